@@ -1,0 +1,236 @@
+"""Datum, Caffe's record: its wire format parsed by a kernel for many records at once.
+
+A record is raw bytes (channel, row, column), the same as floats, or an encoded image. Unknown
+fields are skipped and repeated ones resolved as protobuf does: the last value counts, repeated
+``float_data`` adds up.
+"""
+
+from __future__ import annotations
+
+from typing import Any, NamedTuple
+
+import numpy as np
+from numpy.typing import NDArray
+
+from netdef.data.source import VALUE, VALUE_SIZE, RecordError, Records
+from netdef.jit import inline, serial
+
+#: Columns of ``Datums.table``. START and SIZE are those of the field ``data``, SIZE counts floats
+#: where there is no ``data``.
+KIND, CHANNELS, HEIGHT, WIDTH, LABEL, START, SIZE = range(7)
+#: Values of KIND.
+BYTES, FLOATS, ENCODED, MALFORMED = range(4)
+
+# Field numbers of Datum, and wire types.
+_CHANNELS, _HEIGHT, _WIDTH, _DATA, _LABEL, _FLOAT_DATA, _ENCODED = range(1, 8)
+_VARINT, _FIXED64, _LENGTH, _FIXED32 = 0, 1, 2, 5
+
+_MALFORMED_FIELD = (0, 0, 0, 0, -1)
+
+
+class Datums(NamedTuple):
+    """Parsed records: row ``i`` of ``table`` int64 (n, 7) describes record ``i`` of ``records``."""
+
+    records: Records
+    table: NDArray[np.int64]
+
+
+class Pixels(NamedTuple):
+    """Values of some of a batch's records: those of ``rows[i]`` start at ``values[starts[i]]``."""
+
+    rows: NDArray[np.int64]
+    starts: NDArray[np.int64]
+    values: NDArray[np.uint8] | NDArray[np.float32]
+
+
+def parse(records: Records) -> Datums:
+    """Parse every record.
+
+    Raises ``RecordError`` for the first that is no Datum or whose sizes contradict its data.
+    """
+    table = np.empty((len(records.spans), 7), np.int64)
+    _parse(records.buffer, records.spans, table)
+    kinds = table[:, KIND]
+    dims = table[:, CHANNELS : WIDTH + 1]
+    # In floats: the product of three sizes may be over the integers. Equality is exact where it can
+    # hold.
+    fits = (dims > 0).all(axis=1) & (dims.prod(axis=1, dtype=np.float64) == table[:, SIZE])
+    wrong = np.flatnonzero((kinds == MALFORMED) | ((kinds != ENCODED) & ~fits))
+    if wrong.size:
+        row = int(wrong[0])
+        raise RecordError(f"{records.name(row)} {_complaint(table[row])}")
+    return Datums(records, table)
+
+
+def _complaint(entry: NDArray[np.int64]) -> str:
+    kind, channels, height, width, _, _, size = entry.tolist()
+    if kind == MALFORMED:
+        return "is no Datum"
+    if min(channels, height, width) < 1:
+        return (
+            f"is no image: its channels are {channels}, its height is {height}, its width {width}"
+        )
+    unit = "float_data" if kind == FLOATS else "bytes of data"
+    expected = channels * height * width
+    return (
+        f"has {size} {unit}, but {channels} channels of {height} x {width} are {expected} of them"
+    )
+
+
+def pixels(datums: Datums, color: bool | None) -> list[Pixels]:
+    """The values of every record; decoding an image also fills in its sizes in ``datums.table``.
+
+    ``color`` True: encoded images become BGR; False: grey; None: as they are, with any alpha.
+    Raises ``RecordError`` for an image that cannot be decoded.
+    """
+    records, table = datums
+    found: list[Pixels] = []
+    kinds = table[:, KIND]
+    raw = np.flatnonzero(kinds == BYTES)
+    if raw.size:
+        found.append(Pixels(raw, table[raw, START], records.buffer))
+    floats = np.flatnonzero(kinds == FLOATS)
+    if floats.size:
+        sizes = table[floats, SIZE]
+        values = np.empty(int(sizes.sum()), np.float32)
+        _copy_floats(records.buffer, records.spans[floats], values.view(np.uint8))
+        found.append(Pixels(floats, np.cumsum(sizes) - sizes, values))
+    for row in np.flatnonzero(kinds == ENCODED):
+        image = _decode(datums, int(row), color)
+        table[row, CHANNELS : WIDTH + 1] = image.shape
+        flat = image.reshape(-1)
+        # Read-only like a source's buffer, so that kernels are compiled for one type only.
+        flat.flags.writeable = False
+        found.append(Pixels(np.array([row]), np.zeros(1, np.int64), flat))
+    return found
+
+
+def _decode(datums: Datums, row: int, color: bool | None) -> NDArray[np.uint8]:
+    """The image (channels, height, width) in record ``row``."""
+    import cv2
+
+    start, size = datums.table[row, START], datums.table[row, SIZE]
+    flag = {True: cv2.IMREAD_COLOR, False: cv2.IMREAD_GRAYSCALE, None: cv2.IMREAD_UNCHANGED}[color]
+    try:
+        image = cv2.imdecode(datums.records.buffer[start : start + size], flag)
+    except cv2.error:
+        image = None
+    if image is None:
+        raise RecordError(f"{datums.records.name(row)} is an image that cannot be decoded")
+    if image.dtype != np.uint8:
+        raise RecordError(
+            f"{datums.records.name(row)} is an image of {image.dtype} values",
+            hint="only 8-bit images can be used; convert them first",
+        )
+    planes = image.reshape(*image.shape[:2], -1).transpose(2, 0, 1)
+    return np.ascontiguousarray(planes)
+
+
+@inline
+def _varint(buffer: Any, at: Any, end: Any) -> Any:
+    """A value and where the next byte is; -1 where the bytes end first or it is too long."""
+    value = np.int64(0)
+    for i in range(10):
+        if at >= end:
+            return value, np.int64(-1)
+        byte = np.int64(buffer[at])
+        at += 1
+        value |= (byte & 0x7F) << (7 * i)
+        if byte < 0x80:
+            return value, at
+    return value, np.int64(-1)
+
+
+@inline
+def _field(buffer: Any, at: Any, end: Any) -> Any:
+    """The field at ``at``: number, wire type, value or length, where its contents start, and end.
+
+    That end is -1 where there is no valid field.
+    """
+    tag, at = _varint(buffer, at, end)
+    number = tag >> 3
+    wire = tag & 7
+    if at < 0 or number < 1 or number > 0x1FFFFFFF:
+        return _MALFORMED_FIELD
+    value = np.int64(0)
+    start = at
+    if wire == _VARINT:
+        value, at = _varint(buffer, at, end)
+    elif wire == _FIXED64:
+        at += 8
+    elif wire == _FIXED32:
+        at += 4
+    elif wire == _LENGTH:
+        value, start = _varint(buffer, at, end)
+        if start < 0 or value < 0 or value > end - start:
+            return _MALFORMED_FIELD
+        at = start + value
+    else:
+        return _MALFORMED_FIELD
+    if at > end:
+        at = np.int64(-1)
+    return number, wire, value, start, at
+
+
+@inline
+def _int32(value: Any) -> Any:
+    low = value & 0xFFFFFFFF
+    return low - 0x100000000 if low >= 0x80000000 else low
+
+
+@serial
+def _parse(buffer: Any, spans: Any, table: Any) -> None:
+    for i in range(spans.shape[0]):
+        at = spans[i, VALUE]
+        end = at + spans[i, VALUE_SIZE]
+        table[i, :] = 0
+        floats = 0
+        encoded = False
+        while 0 <= at < end:
+            number, wire, value, start, at = _field(buffer, at, end)
+            if at < 0:
+                break
+            if wire == _VARINT:
+                if number == _CHANNELS:
+                    table[i, CHANNELS] = _int32(value)
+                elif number == _HEIGHT:
+                    table[i, HEIGHT] = _int32(value)
+                elif number == _WIDTH:
+                    table[i, WIDTH] = _int32(value)
+                elif number == _LABEL:
+                    table[i, LABEL] = _int32(value)
+                elif number == _ENCODED:
+                    encoded = value != 0
+            elif number == _DATA and wire == _LENGTH:
+                table[i, START] = start
+                table[i, SIZE] = value
+            elif number == _FLOAT_DATA and wire == _FIXED32:
+                floats += 1
+            elif number == _FLOAT_DATA and wire == _LENGTH:
+                if value % 4 != 0:
+                    at = -1
+                floats += value // 4
+        if at < 0:
+            table[i, KIND] = MALFORMED
+        elif encoded:
+            table[i, KIND] = ENCODED
+        elif table[i, SIZE] == 0 and floats > 0:
+            table[i, KIND] = FLOATS
+            table[i, SIZE] = floats
+        else:
+            table[i, KIND] = BYTES
+
+
+@serial
+def _copy_floats(buffer: Any, spans: Any, out: Any) -> None:
+    """Gather, as bytes, the ``float_data`` of records that ``_parse`` found valid."""
+    filled = 0
+    for i in range(spans.shape[0]):
+        at = spans[i, VALUE]
+        end = at + spans[i, VALUE_SIZE]
+        while at < end:
+            number, wire, _length, start, at = _field(buffer, at, end)
+            if number == _FLOAT_DATA and wire in (_FIXED32, _LENGTH):
+                size = at - start
+                out[filled : filled + size] = buffer[start : start + size]
+                filled += size

@@ -1,0 +1,134 @@
+"""Record sources: databases of (key, value) records in a fixed order.
+
+A source is one file of ``netdef/data`` with a subclass of :class:`Source`, and one line in
+``open_source``. Sources hand out where records lie, not copies of them, so a batch is parsed
+without Python touching a record.
+"""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+from typing import NamedTuple
+
+import numpy as np
+from numpy.typing import NDArray
+
+from netdef.errors import DataError, did_you_mean
+from netdef.proto import netdef_pb2 as pb
+
+#: Columns of ``Records.spans``.
+VALUE, VALUE_SIZE, KEY, KEY_SIZE = range(4)
+
+#: A key is shown up to this many bytes.
+WIDEST_KEY = 60
+
+
+class RecordError(DataError):
+    """Records that are missing, damaged or do not fit.
+
+    ``field`` is the path, inside a layer, of the field that brought them, so whoever knows the
+    layer can say where that stands.
+    """
+
+    def __init__(
+        self, text: str, field: tuple[str, ...] = ("data_param", "source"), hint: str = ""
+    ) -> None:
+        super().__init__(text, hint=hint)
+        self.text = text
+        self.field = field
+        self.hint = hint
+
+
+class Records(NamedTuple):
+    """Consecutive records of a source.
+
+    ``buffer``  uint8, read-only: the bytes they lie in
+    ``spans``   int64 (n, 4): first byte and length of each value, first byte and length of each key
+    ``first``   which record of the source the first one is, counted from 0
+    ``path``    the source, as the user gave it
+    """
+
+    buffer: NDArray[np.uint8]
+    spans: NDArray[np.int64]
+    first: int
+    path: str
+
+    def name(self, row: int) -> str:
+        """What to call record ``row`` of these in a message."""
+        start, size = self.spans[row, KEY], self.spans[row, KEY_SIZE]
+        key = self.buffer[start : start + min(size, WIDEST_KEY)].tobytes()
+        try:
+            text = key.decode("utf-8")
+        except UnicodeDecodeError:
+            text = ""
+        shown = f'"{text}"' if text.isprintable() and text else f"0x{key.hex()}"
+        more = "..." if size > WIDEST_KEY else ""
+        return f'record {self.first + row} (key {shown}{more}) of "{self.path}"'
+
+
+class Source:
+    """A database of records, read in order and from the start again after the last."""
+
+    path: str
+    #: How many records there are; at least 1.
+    size: int
+
+    def seek(self, position: int) -> None:
+        """Continue with record ``position``, in [0, size)."""
+        raise NotImplementedError
+
+    def read(self, count: int) -> Records:
+        """The next records: at least one, at most ``count``; fewer where the last is reached.
+
+        Raises ``RecordError`` where the database is damaged.
+        """
+        raise NotImplementedError
+
+    def confirm(self) -> None:
+        """Raise ``RecordError`` if someone may have changed the records since they were read."""
+
+    def close(self) -> None:
+        """Let go of the files. Doing so twice is fine."""
+
+
+def open_source(config: pb.DataParameter) -> Source:
+    """The database at ``config.source``, relative to the current folder.
+
+    The folder says what it is; ``config.backend`` is not asked, because its default is LEVELDB and
+    most databases are LMDB. Raises ``RecordError`` where there is none, or none that can be read.
+    """
+    path = config.source
+    if not path:
+        raise RecordError("no source is given", ("data_param",), hint="source: the database folder")
+    folder = Path(path)
+    # os.path answers False where pathlib raises: no permission, too long a name, a NUL byte.
+    if not os.path.exists(path):
+        raise RecordError(f'there is no database at "{path}"', hint=_hint_for_missing(folder))
+    if not os.path.isdir(path):
+        raise RecordError(
+            f'"{path}" is a file, and a database is a folder',
+            hint=f'did you mean "{folder.parent}"?' if folder.name == "data.mdb" else "",
+        )
+    if os.path.exists(folder / "data.mdb"):
+        from netdef.data.lmdb import LMDB
+
+        return LMDB(path)
+    if os.path.exists(folder / "CURRENT"):
+        raise RecordError(
+            f'"{path}" is a LevelDB, which this version of netdef cannot read yet',
+            hint="convert it to LMDB",
+        )
+    raise RecordError(
+        f'the folder "{path}" holds no database: neither data.mdb (LMDB) nor CURRENT (LevelDB)'
+    )
+
+
+def _hint_for_missing(folder: Path) -> str:
+    try:
+        close = did_you_mean(folder.name, (entry.name for entry in folder.parent.iterdir()))
+    except (OSError, ValueError):
+        close = ""
+    if close or folder.is_absolute():
+        return close
+    return f"relative paths start from the current folder, {os.getcwd()}"

@@ -1,0 +1,222 @@
+"""transform_param: crop, mirror, subtract the mean, scale; (value - mean) * scale, as in Caffe.
+
+Crop offsets and mirroring are a function of the layer's key and of how many records came before,
+and of nothing else, so they do not depend on threads and a resumed run draws what an uninterrupted
+one would have.
+"""
+
+from __future__ import annotations
+
+import os
+from typing import Any
+
+import numpy as np
+from google.protobuf.message import DecodeError
+from numpy.typing import NDArray
+
+from netdef import rng
+from netdef.data.source import RecordError
+from netdef.jit import serial
+from netdef.proto import netdef_pb2 as pb
+
+#: Columns of a placement: size of the source image, top left corner of the crop, whether it is
+#: mirrored.
+HEIGHT, WIDTH, TOP, LEFT, FLIP = range(5)
+
+#: Which word of a record's random stream decides what. A fourth one is free for the layer.
+_WORD_TOP, _WORD_LEFT, _WORD_FLIP = range(3)
+SPARE_WORD = 3
+
+#: protobuf reads no message larger than this.
+LARGEST_MESSAGE = (1 << 31) - 1
+
+
+class Transform:
+    """What a layer's ``transform_param`` does to images.
+
+    ``random_crop``: crops are drawn at random (phase TRAIN) rather than taken from the centre.
+    Raises ``RecordError`` for options that exclude each other and for a mean that cannot be read.
+    """
+
+    def __init__(
+        self, config: pb.TransformationParameter, random_crop: bool, dtype: type[Any] = np.float32
+    ) -> None:
+        self.crop_size = config.crop_size
+        self.mirror = config.mirror
+        self.random_crop = random_crop
+        self.scale = dtype(config.scale)
+        self._mean_image: NDArray[Any] | None = None
+        self._mean_values = np.array(config.mean_value, dtype)
+        self._mean_file = config.mean_file
+        self._mean = np.zeros((0, 1, 1), dtype)
+        if config.mean_file and config.mean_value:
+            raise RecordError(
+                "both mean_file and mean_value are given",
+                ("transform_param", "mean_value"),
+                hint="keep one of them",
+            )
+        if config.force_color and config.force_gray:
+            raise RecordError(
+                "both force_color and force_gray are set", ("transform_param", "force_gray")
+            )
+        #: How encoded images are decoded: see ``datum.pixels``.
+        self.color = True if config.force_color else False if config.force_gray else None
+        if config.mean_file:
+            self._mean_image = read_mean(config.mean_file).astype(dtype)
+
+    def shape(self, channels: int, height: int, width: int) -> tuple[int, int, int]:
+        """The shape an image of this shape gets.
+
+        Raises ``RecordError`` where it does not fit the options. The text of that error is a
+        predicate: the caller puts before it what the image is called.
+        """
+        crop = self.crop_size
+        given = f"{channels} x {height} x {width}"
+        if crop > min(height, width):
+            raise RecordError(
+                f"is {given}, smaller than crop_size {crop}", ("transform_param", "crop_size")
+            )
+        if self._mean_image is not None and self._mean_image.shape != (channels, height, width):
+            mean = " x ".join(map(str, self._mean_image.shape))
+            raise RecordError(
+                f'is {given}, but the mean in "{self._mean_file}" is {mean}',
+                ("transform_param", "mean_file"),
+            )
+        if self._mean_values.size not in (0, 1, channels):
+            raise RecordError(
+                f"is {given}, but {self._mean_values.size} mean_value are given",
+                ("transform_param", "mean_value"),
+                hint=f"Specify either 1 mean_value or as many as channels: {channels}",
+            )
+        return (channels, crop, crop) if crop else (channels, height, width)
+
+    def place(
+        self, key: np.uint64, first: int, sizes: NDArray[np.int64], shape: tuple[int, ...]
+    ) -> NDArray[np.int64]:
+        """Where in each image its crop lies, and whether it is mirrored: int64 (n, 5).
+
+        ``first`` counts the records delivered before these, ``sizes`` (n, 2) holds heights and
+        widths, ``shape`` (channels, height, width) is that of the crops.
+        """
+        placement = np.empty((len(sizes), 5), np.int64)
+        placement[:, :2] = sizes
+        _place(key, np.uint64(first), shape[1], shape[2], self.random_crop, self.mirror, placement)
+        return placement
+
+    def render(
+        self,
+        values: NDArray[Any],
+        starts: NDArray[np.int64],
+        rows: NDArray[np.int64],
+        placement: NDArray[np.int64],
+        out: NDArray[Any],
+    ) -> None:
+        """Write the transformed images into ``out`` (n, channels, height, width).
+
+        Image ``rows[i]`` of the batch, flat in ``values`` (uint8 or float32) from ``starts[i]`` on,
+        goes to ``out[rows[i]]``.
+        """
+        _render(values, starts, rows, placement, self._mean_for(out.shape[1]), self.scale, out)
+
+    def _mean_for(self, channels: int) -> NDArray[Any]:
+        """The mean as (channels, height, width) of the image, or (channels, 1, 1)."""
+        if self._mean_image is not None:
+            return self._mean_image
+        if len(self._mean) != channels:
+            self._mean = np.zeros((channels, 1, 1), self._mean.dtype)
+            if self._mean_values.size:
+                self._mean[:, 0, 0] = self._mean_values
+        return self._mean
+
+
+def read_mean(path: str) -> NDArray[Any]:
+    """The mean image (channels, height, width) in a .binaryproto file.
+
+    Raises ``RecordError`` where the file is missing, no BlobProto, or contradicts itself.
+    """
+    field = ("transform_param", "mean_file")
+    try:
+        if os.path.getsize(path) > LARGEST_MESSAGE:
+            raise RecordError(f'the mean "{path}" is larger than 2 GiB, so no BlobProto', field)
+        with open(path, "rb") as file:
+            blob = pb.BlobProto.FromString(file.read())
+    except (OSError, ValueError) as error:
+        reason = error.strerror if isinstance(error, OSError) else error
+        raise RecordError(f'the mean "{path}" cannot be read: {reason}', field) from None
+    except DecodeError:
+        raise RecordError(
+            f'the mean "{path}" is no BlobProto',
+            field,
+            hint="a mean is a .binaryproto file, as compute_image_mean writes it",
+        ) from None
+    values = np.array(blob.double_data or blob.data, np.float64 if blob.double_data else np.float32)
+    shape = tuple(blob.shape.dim)
+    if not blob.HasField("shape"):
+        shape = (blob.num, blob.channels, blob.height, blob.width)
+    image = shape[-3:]
+    # Of several images only one could be meant, and which is not said.
+    several = len(shape) > 4 or (len(shape) == 4 and shape[0] != 1)
+    size = 1
+    for extent in image:
+        size *= max(extent, 0)
+    if len(image) != 3 or several or size != values.size or not size:
+        raise RecordError(
+            f'the mean "{path}" is no image: its shape is ({", ".join(map(str, shape))}) '
+            f"and it holds {values.size} values",
+            field,
+        )
+    return values.reshape(image)
+
+
+@serial
+def _place(
+    key: Any, first: Any, height: Any, width: Any, random_crop: Any, mirror: Any, placement: Any
+) -> None:
+    for i in range(placement.shape[0]):
+        ordinal = first + np.uint64(i)
+        spare_rows = placement[i, HEIGHT] - height
+        spare_columns = placement[i, WIDTH] - width
+        placement[i, TOP] = spare_rows // 2
+        placement[i, LEFT] = spare_columns // 2
+        placement[i, FLIP] = 0
+        if random_crop:
+            # A 32-bit fraction of the number of choices.
+            word = np.int64(rng.bits(key, ordinal, np.uint64(_WORD_TOP)))
+            placement[i, TOP] = (word * (spare_rows + 1)) >> 32
+            word = np.int64(rng.bits(key, ordinal, np.uint64(_WORD_LEFT)))
+            placement[i, LEFT] = (word * (spare_columns + 1)) >> 32
+        if mirror:
+            placement[i, FLIP] = np.int64(rng.bits(key, ordinal, np.uint64(_WORD_FLIP))) >> 31
+
+
+@serial
+def _render(
+    values: Any, starts: Any, rows: Any, placement: Any, mean: Any, scale: Any, out: Any
+) -> None:
+    channels, height, width = out.shape[1:]
+    mean_per_pixel = mean.shape[1] * mean.shape[2] > 1
+    for i in range(rows.size):
+        row = rows[i]
+        image_height = placement[row, HEIGHT]
+        image_width = placement[row, WIDTH]
+        top = placement[row, TOP]
+        left = placement[row, LEFT]
+        flip = placement[row, FLIP]
+        for c in range(channels):
+            for y in range(height):
+                start = starts[i] + (c * image_height + top + y) * image_width + left
+                source = values[start : start + width]
+                target = out[row, c, y]
+                if mean_per_pixel:
+                    mean_row = mean[c, top + y, left : left + width]
+                    for x in range(width):
+                        target[x] = (source[x] - mean_row[x]) * scale
+                else:
+                    mean_value = mean[c, 0, 0]
+                    for x in range(width):
+                        target[x] = (source[x] - mean_value) * scale
+                if flip != 0:
+                    for x in range(width // 2):
+                        other = target[width - 1 - x]
+                        target[width - 1 - x] = target[x]
+                        target[x] = other

@@ -1,0 +1,1 @@
+"""What several layers share and speed hangs on: the micro-kernel, GEMM, convolution, arithmetic."""

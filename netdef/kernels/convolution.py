@@ -1,0 +1,422 @@
+"""Convolution in any number of spatial axes as an implicit matrix product, without an im2col buffer.
+
+An image, padded with zeros, is one flat array. With ``taps[t]`` the offset in it of kernel tap t (channel,
+then place in the window) and ``positions[p]`` the offset of output position p, the matrix that im2col
+would make is ::
+
+    column[t, p] = image[taps[t] + positions[p]]
+
+whatever the number of axes, the stride or the dilation. So panels for the micro-kernel are gathered
+straight from the image through the two tables (Chellapilla, Puri & Simard 2006 give the product; Goto &
+van de Geijn 2008 the packing):
+
+    forward     y[m, p]   = sum_t  w[m, t] column[t, p]      jobs: images x groups x panels of p
+    weights     dw[m, t] += sum_np dy[m, p] column[t, p]     jobs: parts of the batch x panels of t
+    data        dimage[taps[t] + positions[p]] += sum_m w[m, t] dy[m, p]
+                                                             jobs: images x blocks of channels
+
+Every job owns what it writes. The batch is cut into parts by shape alone, so results do not depend on the
+number of threads. Images that need padding are padded a few at a time into scratch memory.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from typing import Any, NamedTuple
+
+import numpy as np
+
+from netdef.blob import Array
+from netdef.jit import inline, kernel, prange, workspace
+from netdef.kernels.gemm import pack, store_tile
+from netdef.kernels.microkernel import DEPTH, ROWS, columns, columns_of
+
+#: Scratch for padded images and packed gradients, in elements: a batch is taken in chunks that fit.
+SCRATCH = 1 << 22
+
+#: Jobs that a weight gradient is cut into at least, where shapes allow.
+JOBS = 16
+
+
+class Extents(NamedTuple):
+    """The numbers a kernel needs, per group where there are groups."""
+
+    groups: int
+    channels: int
+    outputs: int
+    window: int  # taps per channel
+    plane: int  # of one channel of a padded image
+    width: int  # of the last axis, unpadded
+    block: int  # channels that one job of the data gradient takes
+
+
+class Geometry(NamedTuple):
+    """A convolution: its extents, and its tables of offsets into a padded image."""
+
+    extents: Extents
+    image_size: int
+    padded_size: int
+    padding: bool
+    taps: Array  # of one group
+    positions: Array
+    lines: Array  # of each line of the last axis: its offset in a channel, unpadded and padded
+
+
+def geometry(
+    channels: int,
+    outputs: int,
+    groups: int,
+    image: Sequence[int],
+    output: Sequence[int],
+    window: Sequence[int],
+    stride: Sequence[int],
+    pad: Sequence[int],
+    dilation: Sequence[int],
+) -> Geometry:
+    """The geometry of a convolution of ``channels`` x ``image`` to ``outputs`` x ``output``."""
+    padded = [n + 2 * p for n, p in zip(image, pad, strict=True)]
+    steps = [math.prod(padded[i + 1 :]) for i in range(len(padded))]
+    plane = math.prod(padded)
+
+    def offsets(counts: Sequence[int], strides: Sequence[int]) -> Array:
+        total = np.zeros(1, np.int64)
+        for count, by, step in zip(counts, strides, steps, strict=True):
+            total = (total[:, None] + np.arange(count, dtype=np.int64) * (by * step)).reshape(-1)
+        return total
+
+    per_group = channels // groups
+    taps = np.arange(per_group, dtype=np.int64)[:, None] * plane + offsets(window, dilation)
+    corner = sum(p * step for p, step in zip(pad, steps, strict=True))
+    padded_lines = offsets([*image[:-1], 1], [1] * len(image)) + corner
+    lines = np.stack([np.arange(padded_lines.size) * image[-1], padded_lines], axis=1)
+    size = math.prod(window)
+    return Geometry(
+        extents=Extents(
+            groups,
+            per_group,
+            outputs // groups,
+            size,
+            plane,
+            image[-1],
+            # Whole channels, enough of them to fill several tiles.
+            min(per_group, max(1, 8 * ROWS // size)),
+        ),
+        image_size=channels * math.prod(image),
+        padded_size=channels * plane,
+        padding=any(pad),
+        taps=taps.reshape(-1),
+        positions=offsets(output, stride),
+        lines=np.ascontiguousarray(lines, np.int64),
+    )
+
+
+def forward(g: Geometry, x: Array, weight: Array, bias: Array, y: Array) -> None:
+    """y = convolution of x with weight, plus bias where that is not empty.
+
+    x [N, C, ...], weight [M, C / groups, ...], bias [M] or [0], y [N, M, ...]; all of one float type.
+    """
+    count = x.shape[0]
+    if count == 0:
+        return
+    flat_x, flat_y = x.reshape(-1), y.reshape(-1)
+    y_image = y.size // count
+    packed_size = _padded(g.extents.outputs, ROWS) * g.extents.groups * g.taps.size
+    chunk = min(count, max(1, SCRATCH // g.padded_size)) if g.padding else count
+    work = workspace(packed_size + (chunk * g.padded_size if g.padding else 0), x.dtype)
+    packed, scratch = work[:packed_size], work[packed_size:]
+    _pack_weights(g.extents, weight.reshape(-1), packed)
+    for first in range(0, count, chunk):
+        size = min(chunk, count - first)
+        images = _padded_images(g, flat_x, first, size, scratch)
+        target = flat_y[first * y_image : (first + size) * y_image]
+        _forward(g.extents, g.taps, g.positions, images, packed, bias, target)
+
+
+def backward_weights(g: Geometry, x: Array, dy: Array, dweight: Array) -> None:
+    """dweight += the gradient with respect to the weights, of a batch x and its output gradient dy."""
+    count = x.shape[0]
+    if count == 0:
+        return
+    e = g.extents
+    flat_x, flat_dy = x.reshape(-1), dy.reshape(-1)
+    dy_image = dy.size // count
+    panels = -(-g.taps.size // columns_of(x.itemsize)) * e.groups
+    parts = max(1, min(count, JOBS // panels))
+    packed_image = _padded(e.outputs, ROWS) * e.groups * g.positions.size
+    per_image = packed_image + (g.padded_size if g.padding else 0)
+    chunk = min(count, max(parts, SCRATCH // per_image))
+    work = workspace(parts * dweight.size + chunk * per_image, x.dtype)
+    sums, rest = work[: parts * dweight.size], work[parts * dweight.size :]
+    packed, scratch = rest[: chunk * packed_image], rest[chunk * packed_image :]
+    sums.fill(0)
+    for first in range(0, count, chunk):
+        size = min(chunk, count - first)
+        images = _padded_images(g, flat_x, first, size, scratch)
+        gradient = flat_dy[first * dy_image : (first + size) * dy_image]
+        _pack_rows(e, g.positions.size, gradient, packed)
+        _backward_weights(e, g.taps, g.positions, images, packed, size, parts, sums)
+    _add_parts(sums, parts, dweight.reshape(-1))
+
+
+def backward_data(g: Geometry, weight: Array, dy: Array, dx: Array) -> None:
+    """dx = the gradient with respect to the input, from the output gradient dy."""
+    count = dx.shape[0]
+    if count == 0:
+        return
+    e = g.extents
+    flat_dy, flat_dx = dy.reshape(-1), dx.reshape(-1)
+    dy_image = dy.size // count
+    blocks = -(-e.channels // e.block)
+    weight_size = e.groups * blocks * _padded(e.block * e.window, ROWS) * e.outputs
+    packed_image = _padded(g.positions.size, columns_of(dx.itemsize)) * e.groups * e.outputs
+    per_image = packed_image + (g.padded_size if g.padding else 0)
+    chunk = min(count, max(1, SCRATCH // per_image))
+    work = workspace(weight_size + chunk * per_image, dx.dtype)
+    packed_weight, rest = work[:weight_size], work[weight_size:]
+    packed, scratch = rest[: chunk * packed_image], rest[chunk * packed_image :]
+    _pack_weights_transposed(e, weight.reshape(-1), packed_weight)
+    for first in range(0, count, chunk):
+        size = min(chunk, count - first)
+        gradient = flat_dy[first * dy_image : (first + size) * dy_image]
+        _pack_columns(e, g.positions.size, gradient, packed)
+        inside = flat_dx[first * g.image_size : (first + size) * g.image_size]
+        target = scratch if g.padding else inside
+        _backward_data(e, g.taps, g.positions, packed_weight, packed, size, target)
+        if g.padding:
+            _unpad(e, g.lines, scratch, inside)
+
+
+def _padded(count: int, multiple: int) -> int:
+    return -(-count // multiple) * multiple
+
+
+def _padded_images(g: Geometry, x: Array, first: int, count: int, scratch: Array) -> Array:
+    """Images ``first`` to ``first + count`` of x with their zero borders, in scratch where they need any."""
+    inside = x[first * g.image_size : (first + count) * g.image_size]
+    if not g.padding:
+        return inside
+    _pad(g.extents, g.lines, inside, scratch)
+    return scratch
+
+
+@kernel
+def _pad(e: Any, lines: Any, x: Any, padded: Any) -> None:
+    """Copy every channel of ``x`` into a zero-padded one."""
+    zero = x.dtype.type(0)
+    count = lines.shape[0]
+    for channel in prange(x.size // (count * e.width)):
+        source = channel * count * e.width
+        target = channel * e.plane
+        for i in range(target, target + e.plane):
+            padded[i] = zero
+        for line in range(count):
+            a = source + lines[line, 0]
+            b = target + lines[line, 1]
+            for i in range(e.width):
+                padded[b + i] = x[a + i]
+
+
+@kernel
+def _unpad(e: Any, lines: Any, padded: Any, x: Any) -> None:
+    """Copy the inside of every padded channel to ``x``."""
+    count = lines.shape[0]
+    for channel in prange(x.size // (count * e.width)):
+        target = channel * count * e.width
+        source = channel * e.plane
+        for line in range(count):
+            a = target + lines[line, 0]
+            b = source + lines[line, 1]
+            for i in range(e.width):
+                x[a + i] = padded[b + i]
+
+
+@kernel
+def _pack_weights(e: Any, weight: Any, packed: Any) -> None:
+    """w [groups, outputs, taps] -> panels [groups, panel, taps, ROWS]."""
+    taps = e.channels * e.window
+    panels = (e.outputs + ROWS - 1) // ROWS
+    for job in prange(e.groups * panels):
+        m = (job % panels) * ROWS
+        start = ((job // panels) * e.outputs + m) * taps
+        lanes = min(ROWS, e.outputs - m)
+        pack(weight, start, taps, 1, lanes, taps, ROWS, packed, job * taps * ROWS)
+
+
+@kernel
+def _pack_weights_transposed(e: Any, weight: Any, packed: Any) -> None:
+    """w [groups, outputs, taps] -> panels [groups, block, panel, outputs, ROWS] with taps as lanes.
+
+    Each block of channels is padded to whole panels.
+    """
+    taps = e.channels * e.window
+    blocks = (e.channels + e.block - 1) // e.block
+    panels = (e.block * e.window + ROWS - 1) // ROWS
+    for job in prange(e.groups * blocks * panels):
+        block = (job // panels) % blocks
+        t = block * e.block * e.window + (job % panels) * ROWS
+        end = min((block + 1) * e.block, e.channels) * e.window
+        start = (job // (panels * blocks)) * e.outputs * taps + t
+        lanes = max(0, min(ROWS, end - t))
+        pack(weight, start, 1, taps, lanes, e.outputs, ROWS, packed, job * e.outputs * ROWS)
+
+
+@kernel
+def _pack_rows(e: Any, positions: Any, dy: Any, packed: Any) -> None:
+    """dy [n, groups, outputs, positions] -> panels [n, groups, panel, positions, ROWS]."""
+    panels = (e.outputs + ROWS - 1) // ROWS
+    for job in prange(dy.size // (e.outputs * positions) * panels):
+        m = (job % panels) * ROWS
+        start = ((job // panels) * e.outputs + m) * positions
+        lanes = min(ROWS, e.outputs - m)
+        pack(dy, start, positions, 1, lanes, positions, ROWS, packed, job * positions * ROWS)
+
+
+@kernel
+def _pack_columns(e: Any, positions: Any, dy: Any, packed: Any) -> None:
+    """dy [n, groups, outputs, positions] -> panels [n, groups, panel, outputs, columns]."""
+    wide = columns(dy[0])
+    panels = (positions + wide - 1) // wide
+    for job in prange(dy.size // (e.outputs * positions) * panels):
+        p = (job % panels) * wide
+        start = (job // panels) * e.outputs * positions + p
+        lanes = min(wide, positions - p)
+        pack(dy, start, 1, positions, lanes, e.outputs, wide, packed, job * e.outputs * wide)
+
+
+@inline
+def _gather(image: Any, outer: Any, inner: Any, lanes: Any, panel: Any, out: Any) -> None:
+    """out[d, i] = image[outer[d] + inner[i]] for i < ``lanes``; the rest of each row is zero."""
+    zero = image.dtype.type(0)
+    for d in range(outer.size):
+        line = image[outer[d] :]
+        target = d * panel
+        for i in range(lanes):
+            out[target + i] = line[inner[i]]
+        for i in range(lanes, panel):
+            out[target + i] = zero
+
+
+@kernel
+def _forward(
+    e: Any, taps: Any, positions: Any, images: Any, packed: Any, bias: Any, y: Any
+) -> None:
+    wide = columns(images[0])
+    depth, width = taps.size, positions.size
+    p_panels = (width + wide - 1) // wide
+    m_panels = (e.outputs + ROWS - 1) // ROWS
+    group_size = e.channels * e.plane
+    for job in prange(y.size // (e.outputs * width) * p_panels):
+        p = (job % p_panels) * wide
+        lanes = min(wide, width - p)
+        member = job // p_panels  # image and group
+        image = images[member * group_size :]
+        panel = np.empty(min(depth, DEPTH) * wide, images.dtype)
+        first = (member % e.groups) * e.outputs
+        start = member * e.outputs * width + p
+        for m in range(e.outputs):
+            row = start + m * width
+            value = bias[first + m] if bias.size > 0 else images.dtype.type(0)
+            for i in range(lanes):
+                y[row + i] = value
+        for t in range(0, depth, DEPTH):
+            steps = min(DEPTH, depth - t)
+            _gather(image, taps[t : t + steps], positions[p:], lanes, wide, panel)
+            for m in range(m_panels):
+                weights = packed[(((member % e.groups) * m_panels + m) * depth + t) * ROWS :]
+                rows = min(ROWS, e.outputs - m * ROWS)
+                target = start + m * ROWS * width
+                store_tile(weights, panel, steps, y, target, width, rows, lanes, 1)
+
+
+@kernel
+def _backward_weights(
+    e: Any,
+    taps: Any,
+    positions: Any,
+    images: Any,
+    packed: Any,
+    count: Any,
+    parts: Any,
+    sums: Any,
+) -> None:
+    wide = columns(images[0])
+    depth, width = positions.size, taps.size
+    t_panels = (width + wide - 1) // wide
+    m_panels = (e.outputs + ROWS - 1) // ROWS
+    group_size = e.channels * e.plane
+    for job in prange(parts * e.groups * t_panels):
+        t = (job % t_panels) * wide
+        group = (job // t_panels) % e.groups
+        part = job // (t_panels * e.groups)
+        lanes = min(wide, width - t)
+        panel = np.empty(min(depth, DEPTH) * wide, images.dtype)
+        for n in range(count * part // parts, count * (part + 1) // parts):
+            member = n * e.groups + group
+            image = images[member * group_size :]
+            for p in range(0, depth, DEPTH):
+                steps = min(DEPTH, depth - p)
+                _gather(image, positions[p : p + steps], taps[t:], lanes, wide, panel)
+                for m in range(m_panels):
+                    gradient = packed[((member * m_panels + m) * depth + p) * ROWS :]
+                    rows = min(ROWS, e.outputs - m * ROWS)
+                    target = ((part * e.groups + group) * e.outputs + m * ROWS) * width + t
+                    store_tile(gradient, panel, steps, sums, target, width, rows, lanes, 1)
+
+
+@kernel
+def _add_parts(sums: Any, parts: Any, total: Any) -> None:
+    """total += the sum over parts, in order."""
+    for i in prange(total.size):
+        value = sums[i]
+        for part in range(1, parts):
+            value += sums[part * total.size + i]
+        total[i] += value
+
+
+@kernel
+def _backward_data(
+    e: Any,
+    taps: Any,
+    positions: Any,
+    packed_weight: Any,
+    packed: Any,
+    count: Any,
+    images: Any,
+) -> None:
+    wide = columns(images[0])
+    depth, width = e.outputs, positions.size
+    p_panels = (width + wide - 1) // wide
+    blocks = (e.channels + e.block - 1) // e.block
+    panels = (e.block * e.window + ROWS - 1) // ROWS
+    zero = images.dtype.type(0)
+    for job in prange(count * e.groups * blocks):
+        block = job % blocks
+        member = job // blocks  # image and group
+        first = block * e.block
+        channels = min(e.block, e.channels - first)
+        image = images[member * e.channels * e.plane :]
+        for i in range(first * e.plane, (first + channels) * e.plane):
+            image[i] = zero
+        tile = np.empty(ROWS * wide, images.dtype)
+        start = ((member % e.groups) * blocks + block) * panels
+        for q in range(p_panels):
+            p = q * wide
+            lanes = min(wide, width - p)
+            gradient = packed[(member * p_panels + q) * depth * wide :]
+            for r in range(panels):
+                t = first * e.window + r * ROWS
+                rows = min(ROWS, (first + channels) * e.window - t)
+                if rows <= 0:
+                    continue
+                for k in range(0, depth, DEPTH):
+                    weights = packed_weight[((start + r) * depth + k) * ROWS :]
+                    steps = min(DEPTH, depth - k)
+                    add = 1 if k > 0 else 0
+                    store_tile(
+                        weights, gradient[k * wide :], steps, tile, 0, wide, ROWS, wide, add
+                    )
+                for i in range(rows):
+                    line = image[taps[t + i] :]
+                    for j in range(lanes):
+                        line[positions[p + j]] += tile[i * wide + j]

@@ -1,0 +1,186 @@
+"""The contract of a layer, and the registry of layer types.
+
+A layer is one file in ``netdef/layers``. It says what it takes and gives as pure functions of shapes, and
+computes on blobs that the program hands it::
+
+    shapes(*bottoms) -> tops      pure: shapes in, shapes out
+    params(*bottoms) -> [Param]   pure: name, shape and filler of each parameter
+    setup(bottom, top)            the blobs stand: prepare workspace for these shapes
+    forward(bottom, top)          read bottom.data and self.blobs, write top.data
+    backward(top, bottom)         read top.diff, write bottom.diff, add to self.blobs[i].diff
+
+What the program guarantees to ``backward``:
+
+- a bottom that needs no gradient has ``diff is None``; it must not be touched
+- ``bottom[i].diff`` holds rubbish and is to be overwritten, not added to
+- parameter gradients are added to, because ``iter_size`` and shared parameters sum them;
+  ``self.learn[i]`` is false where parameter ``i`` needs none
+- a layer with ``in_place`` may get the same blob as bottom and top: ``top.data`` may overwrite
+  ``bottom.data``, ``bottom.diff`` may overwrite ``top.diff``
+"""
+
+from __future__ import annotations
+
+import importlib
+import pkgutil
+from collections.abc import Callable, Iterable, Sequence
+from functools import cache
+from typing import Any, ClassVar, NamedTuple, TypeVar
+
+import numpy as np
+
+from netdef import rng
+from netdef.blob import Blob, Shape
+from netdef.errors import Location, NetdefError, NetError, did_you_mean
+from netdef.events import Event
+from netdef.proto import netdef_pb2 as pb
+
+#: How many blobs a layer takes or gives: exactly n, or (least, most) where ``None`` is no limit.
+Arity = int | tuple[int, int | None]
+
+#: Finds the place of an element inside the layer's text: ``locate("pooling_param", "stride")``.
+Locate = Callable[..., Location | None]
+
+
+class Param(NamedTuple):
+    """A parameter a layer learns: its name within the layer, its shape, what it starts from."""
+
+    name: str
+    shape: Shape
+    filler: pb.FillerParameter
+
+
+def _nowhere(*path: str | int) -> Location | None:
+    return None
+
+
+def _ignore(event: Event) -> None:
+    pass
+
+
+class Layer:
+    """Base class: see the module's text for the contract.
+
+    Class attributes a layer sets: ``bottoms`` and ``tops`` (how many blobs), ``in_place`` (a top may be the
+    bottom of the same index), ``no_gradient`` (bottoms that have none, such as labels), ``loss`` (the first
+    top is a loss of weight 1 unless the net says otherwise), ``dynamic`` (top shapes depend on data: the
+    layer has ``next_shapes()``, asked before each forward), ``source`` (brings records: see ``Source``).
+    """
+
+    type: ClassVar[str]
+    config_field: ClassVar[str | None] = None
+    bottoms: ClassVar[Arity] = 1
+    tops: ClassVar[Arity] = 1
+    same_number: ClassVar[bool] = False  # as many tops as bottoms
+    in_place: ClassVar[bool] = False
+    no_gradient: ClassVar[frozenset[int]] = frozenset()
+    loss: ClassVar[bool] = False
+    dynamic: ClassVar[bool] = False
+    source: ClassVar[bool] = False
+
+    def __init__(
+        self, message: pb.LayerParameter, phase: int = pb.TRAIN, locate: Locate = _nowhere
+    ) -> None:
+        self.message = message
+        self.name = message.name
+        self.phase = phase
+        self.config: Any = getattr(message, self.config_field) if self.config_field else None
+        self.locate = locate
+        # Set by the program when it binds the layer.
+        self.blobs: list[Blob] = []
+        self.learn: Sequence[bool] = ()
+        self.dtype: type[Any] = np.float32
+        self.key = np.uint64(0)
+        self.iteration = np.uint64(0)
+        self.emit: Callable[[Event], None] = _ignore
+
+    def shapes(self, *bottoms: Shape) -> list[Shape]:
+        """The shapes of the tops. Raises ``self.error(...)`` where the bottoms do not fit."""
+        raise NotImplementedError
+
+    def params(self, *bottoms: Shape) -> Iterable[Param]:
+        """The parameters this layer learns; none unless overridden."""
+        return ()
+
+    def setup(self, bottom: list[Blob], top: list[Blob]) -> None:
+        """Prepare workspace; called when blobs are bound and again when a shape changed."""
+
+    def forward(self, bottom: list[Blob], top: list[Blob]) -> None:
+        """Compute ``top[i].data``."""
+        raise NotImplementedError
+
+    def backward(self, top: list[Blob], bottom: list[Blob]) -> None:
+        """Compute ``bottom[i].diff`` where it is not None, and add to the parameters' gradients."""
+        raise NotImplementedError
+
+    def next_shapes(self) -> list[Shape]:
+        """Only of ``dynamic`` layers: the shapes the tops take in the forward that follows."""
+        raise NotImplementedError
+
+    def close(self) -> None:
+        """Give back what is not memory: threads, files."""
+
+    def error(
+        self, text: str, *path: str | int, hint: str = "", kind: type[NetdefError] = NetError
+    ) -> NetdefError:
+        """An exception that names this layer and points at ``path`` inside it."""
+        message = f'layer "{self.name}" ({self.type}): {text}'
+        return kind(message, location=self.locate(*path), hint=hint)
+
+    def draw_key(self, seed: int) -> np.uint64:
+        """The key of this layer's random stream in the run with this seed."""
+        return rng.key(seed, f"{pb.Phase.Name(self.phase)}/{self.name}")
+
+
+L = TypeVar("L", bound=type[Layer])
+
+_registry: dict[str, type[Layer]] = {}
+
+
+def register(type_name: str, config: str | None = None) -> Callable[[L], L]:
+    """Make a class the layer of this type; ``config`` names its message in ``LayerParameter``."""
+
+    def add(layer: L) -> L:
+        other = _registry.get(type_name)
+        if other is not None and other.__module__ != layer.__module__:
+            raise RuntimeError(
+                f'layer type "{type_name}" is registered by both {other.__module__} '
+                f"and {layer.__module__}"
+            )
+        layer.type = type_name
+        layer.config_field = config
+        _registry[type_name] = layer
+        return layer
+
+    return add
+
+
+@cache
+def _discover() -> None:
+    """Import every file of ``netdef/layers``: a layer exists by standing there."""
+    import netdef.layers
+
+    for module in pkgutil.iter_modules(netdef.layers.__path__):
+        importlib.import_module(f"netdef.layers.{module.name}")
+
+
+def layer_types() -> dict[str, type[Layer]]:
+    """Every registered layer class by its type name."""
+    _discover()
+    return dict(sorted(_registry.items()))
+
+
+def create(
+    message: pb.LayerParameter, phase: int = pb.TRAIN, locate: Locate = _nowhere
+) -> Layer:
+    """The layer a message describes. An unknown type is an error, never skipped."""
+    known = layer_types()
+    if message.type not in known:
+        given = f'unknown layer type "{message.type}"' if message.type else "no type is given"
+        raise NetError(
+            f'layer "{message.name}": {given}',
+            code="E101",
+            location=locate("type"),
+            hint=did_you_mean(message.type, known) or f"known types: {', '.join(known)}",
+        )
+    return known[message.type](message, phase, locate)

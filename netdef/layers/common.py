@@ -1,0 +1,98 @@
+"""What several layers ask: axes, shapes of kernels, labels, the normalisation of losses."""
+
+from __future__ import annotations
+
+import math
+from typing import Any
+
+import numpy as np
+
+from netdef.blob import Array, Blob, Shape, shape_text
+from netdef.errors import DataError
+from netdef.jit import inline
+from netdef.layer import Layer
+from netdef.proto import netdef_pb2 as pb
+
+
+def axis_of(layer: Layer, shape: Shape, axis: int, *path: str | int) -> int:
+    """``axis`` counted from the front; a negative one counts from the back, as in Caffe."""
+    if not -len(shape) <= axis < len(shape):
+        raise layer.error(
+            f"axis is {axis}, but the bottom is {shape_text(shape)} ({len(shape)} axes)", *path
+        )
+    return axis % len(shape)
+
+
+def around(shape: Shape, axis: int) -> tuple[int, int, int]:
+    """(outer, length, inner): the product before ``axis``, its length, the product after it."""
+    return math.prod(shape[:axis]), shape[axis], math.prod(shape[axis + 1 :])
+
+
+def check_labels(layer: Layer, scores: Shape, labels: Shape, axis: int) -> None:
+    """Raise where there is not one label for each prediction."""
+    outer, classes, inner = around(scores, axis)
+    if math.prod(labels) != outer * inner:
+        wanted = shape_text(scores[:axis] + scores[axis + 1 :])
+        raise layer.error(
+            f"Number of labels must match number of predictions: {shape_text(scores)} with "
+            f"{classes} classes on axis {axis} makes {outer * inner} predictions, but the labels "
+            f"are {shape_text(labels)}",
+            "bottom",
+            1,
+            hint=f"the labels should be {wanted}",
+        )
+
+
+#: What ``read_label`` gives for a label to be left out, and for one that is no class.
+IGNORED, INVALID = -1, -2
+
+
+@inline
+def read_label(value: Any, classes: Any, ignore: Any, has_ignore: Any) -> Any:
+    """The class a float label names, IGNORED, or INVALID; fractions are cut off, as in Caffe."""
+    if not (value > -2147483648.0 and value < 2147483648.0):
+        return INVALID
+    label = np.int64(value)
+    if has_ignore and label == ignore:
+        return IGNORED
+    if label < 0 or label >= classes:
+        return INVALID
+    return label
+
+
+def bad_label(layer: Layer, label: Blob, index: int, classes: int) -> Exception:
+    """The error for label number ``index`` of a batch."""
+    value = float(label.flat[index])
+    return layer.error(
+        f"label {value:g} (number {index} of the batch, counted from 0) is not one of the "
+        f"{classes} classes 0 to {classes - 1}",
+        "bottom",
+        1,
+        hint="labels count from 0"
+        if value == classes
+        else "set ignore_label for values that mean no class",
+        kind=DataError,
+    )
+
+
+def normalization(loss: pb.LossParameter) -> int:
+    """The mode of a loss: ``normalization``, or the older ``normalize`` where only that is given."""
+    if not loss.HasField("normalization") and loss.HasField("normalize"):
+        return pb.LossParameter.VALID if loss.normalize else pb.LossParameter.BATCH_SIZE
+    return loss.normalization
+
+
+def normalizer(mode: int, outer: int, inner: int, valid: int) -> float:
+    """What a summed loss is divided by; at least 1, so that a batch without valid labels is 0."""
+    count = {
+        pb.LossParameter.FULL: outer * inner,
+        pb.LossParameter.VALID: valid,
+        pb.LossParameter.BATCH_SIZE: outer,
+        pb.LossParameter.NONE: 1,
+    }[mode]
+    return float(max(1, count))
+
+
+def scratch(shape: Shape, dtype: Any) -> Array:
+    """Memory that a layer keeps between forward and backward."""
+    return np.empty(shape, dtype)

@@ -1,0 +1,59 @@
+"""Dropout: in training, y = x * mask / (1 - dropout_ratio); in testing, y = x."""
+
+from __future__ import annotations
+
+import numpy as np
+
+from netdef import rng
+from netdef.blob import Blob, Shape
+from netdef.kernels.elementwise import multiply
+from netdef.layer import Layer, register
+from netdef.layers.common import scratch
+from netdef.proto import netdef_pb2 as pb
+
+
+@register("Dropout", config="dropout_param")
+class Dropout(Layer):
+    """Sets a random fraction ``dropout_ratio`` of its values to 0, and scales up the rest.
+
+    bottom  x  any shape
+    top     y  shape of x; may be x itself
+
+    The mask is a function of the seed, the layer's name, the iteration and the index.
+    Source: Srivastava, Hinton, Krizhevsky, Sutskever & Salakhutdinov, "Dropout: a simple way to prevent
+    neural networks from overfitting", JMLR 15, 2014.
+    """
+
+    in_place = True
+
+    def shapes(self, *bottoms: Shape) -> list[Shape]:
+        ratio = self.config.dropout_ratio
+        if not 0 <= ratio < 1:
+            raise self.error(
+                f"dropout_ratio is {ratio:g}, but must be at least 0 and below 1",
+                "dropout_param",
+                "dropout_ratio",
+            )
+        return [bottoms[0]]
+
+    def setup(self, bottom: list[Blob], top: list[Blob]) -> None:
+        self._mask = scratch((bottom[0].count if self.phase == pb.TRAIN else 0,), self.dtype)
+
+    def forward(self, bottom: list[Blob], top: list[Blob]) -> None:
+        if self.phase != pb.TRAIN:
+            if top[0].data is not bottom[0].data:
+                np.copyto(top[0].data, bottom[0].data)
+            return
+        ratio = self.config.dropout_ratio
+        threshold, scale = np.uint64(ratio * 2.0**32), self.dtype(1 / (1 - ratio))
+        rng.keep_mask(self.key, self.iteration, threshold, scale, self._mask)
+        multiply(bottom[0].flat, self._mask, top[0].flat)
+
+    def backward(self, top: list[Blob], bottom: list[Blob]) -> None:
+        if bottom[0].diff is None:
+            return
+        if self.phase != pb.TRAIN:
+            if top[0].diff is not bottom[0].diff:
+                np.copyto(bottom[0].diff, top[0].diff)
+            return
+        multiply(top[0].flat_diff, self._mask, bottom[0].flat_diff)

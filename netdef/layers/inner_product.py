@@ -1,0 +1,93 @@
+"""InnerProduct: y = x W^T + b, a fully connected layer."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterator
+from typing import Any
+
+from netdef.blob import Array, Blob, Shape
+from netdef.jit import kernel, prange
+from netdef.kernels.gemm import gemm
+from netdef.layer import Layer, Param, register
+from netdef.layers.common import axis_of
+
+
+@register("InnerProduct", config="inner_product_param")
+class InnerProduct(Layer):
+    """Multiplies each row of its bottom by a matrix.
+
+    bottom  x  axes before ``axis`` are rows (M), the others are one row's values (K)
+    top     y  [rows' axes..., num_output]
+    params  weight [num_output, K], with ``transpose`` [K, num_output]; bias [num_output]
+    """
+
+    def shapes(self, *bottoms: Shape) -> list[Shape]:
+        (x,) = bottoms
+        if self.config.num_output == 0:
+            raise self.error(
+                "num_output must be at least 1", "inner_product_param", "num_output"
+            )
+        axis = axis_of(self, x, self.config.axis, "inner_product_param", "axis")
+        if math.prod(x[axis:]) == 0:
+            raise self.error(f"the bottom {x} has no values to multiply", "bottom", 0)
+        return [(*x[:axis], self.config.num_output)]
+
+    def params(self, *bottoms: Shape) -> Iterator[Param]:
+        c = self.config
+        values = math.prod(bottoms[0][c.axis % len(bottoms[0]) :])
+        shape = (values, c.num_output) if c.transpose else (c.num_output, values)
+        yield Param("weight", shape, c.weight_filler)
+        if c.bias_term:
+            yield Param("bias", (c.num_output,), c.bias_filler)
+
+    def _rows(self, values: Array) -> Array:
+        return values.reshape(values.size // self._values, self._values)
+
+    def setup(self, bottom: list[Blob], top: list[Blob]) -> None:
+        self._values = self.blobs[0].count // self.config.num_output
+
+    def forward(self, bottom: list[Blob], top: list[Blob]) -> None:
+        c, weight = self.config, self.blobs[0].data
+        y = top[0].data.reshape(-1, c.num_output)
+        if c.bias_term:
+            _repeat(self.blobs[1].flat, y)
+        gemm(
+            self._rows(bottom[0].data),
+            weight,
+            y,
+            transpose_b=not c.transpose,
+            accumulate=c.bias_term,
+        )
+
+    def backward(self, top: list[Blob], bottom: list[Blob]) -> None:
+        c, weight = self.config, self.blobs[0]
+        x = self._rows(bottom[0].data)
+        dy = top[0].diff.reshape(-1, c.num_output)
+        if self.learn[0]:
+            if c.transpose:
+                gemm(x, dy, weight.diff, transpose_a=True, accumulate=True)
+            else:
+                gemm(dy, x, weight.diff, transpose_a=True, accumulate=True)
+        if c.bias_term and self.learn[1]:
+            _add_columns(dy, self.blobs[1].flat_diff)
+        if bottom[0].diff is not None:
+            gemm(dy, weight.data, self._rows(bottom[0].diff), transpose_b=c.transpose)
+
+
+@kernel
+def _repeat(row: Any, y: Any) -> None:
+    for i in prange(y.shape[0]):
+        for j in range(row.size):
+            y[i, j] = row[j]
+
+
+@kernel
+def _add_columns(x: Any, total: Any) -> None:
+    """total[j] += sum over rows of x[:, j]"""
+    block = 64
+    for q in prange((total.size + block - 1) // block):
+        end = min(total.size, (q + 1) * block)
+        for i in range(x.shape[0]):
+            for j in range(q * block, end):
+                total[j] += x[i, j]

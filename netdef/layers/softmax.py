@@ -1,0 +1,37 @@
+"""Softmax: y = exp(x) / sum exp(x) along an axis."""
+
+from __future__ import annotations
+
+from netdef.blob import Blob, Shape
+from netdef.kernels.softmax import softmax, softmax_backward
+from netdef.layer import Layer, register
+from netdef.layers.common import around, axis_of
+
+
+@register("Softmax", config="softmax_param")
+class Softmax(Layer):
+    """Turns scores into probabilities.
+
+    bottom  x  any shape; scores along ``axis``
+    top     y  shape of x; along ``axis`` it sums to 1; may be x itself
+
+    Source: Bridle, "Probabilistic interpretation of feedforward classification network outputs", 1990.
+    """
+
+    in_place = True
+
+    def shapes(self, *bottoms: Shape) -> list[Shape]:
+        axis_of(self, bottoms[0], self.config.axis, "softmax_param", "axis")
+        return [bottoms[0]]
+
+    def setup(self, bottom: list[Blob], top: list[Blob]) -> None:
+        x = bottom[0].shape
+        self._view = around(x, self.config.axis % len(x))
+
+    def forward(self, bottom: list[Blob], top: list[Blob]) -> None:
+        softmax(bottom[0].data.reshape(self._view), top[0].data.reshape(self._view))
+
+    def backward(self, top: list[Blob], bottom: list[Blob]) -> None:
+        if bottom[0].diff is not None:
+            y, dy, dx = (a.reshape(self._view) for a in (top[0].data, top[0].diff, bottom[0].diff))
+            softmax_backward(y, dy, dx)

@@ -1,0 +1,560 @@
+"""The plan of a net: shapes, parameters, gradients, sharing of memory. Plain data, nothing allocated.
+
+``plan`` turns a net that has been kept and split (see ``graph``) into a :class:`Plan`; ``reshape`` gives the
+same plan for other input shapes; ``describe`` prints it. Who needs a gradient is decided as in Caffe's
+``Net::Init``: forward from whatever learns, then back from whatever contributes to the loss.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
+
+from netdef import graph
+from netdef.blob import Shape, shape_text
+from netdef.errors import Location, NetError
+from netdef.layer import Arity, Layer, Param, create
+from netdef.prototxt import Positions
+from netdef.proto import netdef_pb2 as pb
+
+
+@dataclass(frozen=True)
+class BlobPlan:
+    """A blob: ``data_of`` and ``diff_of`` name the blob whose memory it uses, itself unless shared."""
+
+    name: str
+    shape: Shape
+    data_of: str
+    diff_of: str
+    needs_gradient: bool
+
+
+@dataclass(frozen=True)
+class ParamPlan:
+    """A parameter blob. ``owner`` is the index of the parameter whose memory it uses."""
+
+    layer: str
+    index: int
+    name: str  # as Caffe's logs call it: the shared name, or the index within the layer
+    shape: Shape
+    filler: pb.FillerParameter
+    owner: int
+    lr_mult: float
+    decay_mult: float
+
+
+@dataclass(frozen=True)
+class LayerPlan:
+    """A layer and what it is connected to. Tuples run over its bottoms, tops or parameters."""
+
+    layer: Layer
+    bottoms: tuple[str, ...]
+    tops: tuple[str, ...]
+    bottom_shapes: tuple[Shape, ...]
+    top_shapes: tuple[Shape, ...]
+    in_place: tuple[bool, ...]
+    loss_weights: tuple[float, ...]
+    params: tuple[int, ...]
+    learn: tuple[bool, ...]
+    needs_backward: bool
+    propagate: tuple[bool, ...]
+    accumulate: tuple[bool, ...]
+    alias: bool  # a Split whose tops are their bottom: nothing to compute
+
+    @property
+    def name(self) -> str:
+        return self.layer.name
+
+    @property
+    def type(self) -> str:
+        return self.layer.type
+
+
+@dataclass(frozen=True)
+class Plan:
+    """A net, ready to be allocated: layers in order, blobs by name, all parameters."""
+
+    net: pb.NetParameter
+    layers: tuple[LayerPlan, ...]
+    blobs: Mapping[str, BlobPlan]
+    params: tuple[ParamPlan, ...]
+    inputs: tuple[str, ...]
+    outputs: tuple[str, ...]
+
+    @property
+    def name(self) -> str:
+        return self.net.name
+
+    @property
+    def state(self) -> pb.NetState:
+        return self.net.state
+
+    @property
+    def learnable(self) -> list[ParamPlan]:
+        """The parameters that own their memory, in order."""
+        return [param for i, param in enumerate(self.params) if param.owner == i]
+
+
+def plan(
+    net: pb.NetParameter, positions: Positions | None = None, keep_all: bool = False
+) -> Plan:
+    """Plan a net that has been kept and split.
+
+    ``keep_all`` gives every blob memory of its own, so that each can be looked at after a pass; else a
+    Split costs nothing. Raises NetError, located where ``positions`` are given.
+    """
+    layers = [_create(message, net.state.phase, positions) for message in net.layer]
+    drafts, shapes = _connect(layers)
+    params, owned = _share(drafts)
+    gradients = _gradients(net, drafts, owned)
+    return _assemble(net, drafts, shapes, params, owned, gradients, keep_all)
+
+
+def reshape(old: Plan, wanted: Mapping[str, Shape]) -> Plan:
+    """The same plan with other shapes for some tops of layers that choose their own: inputs, data.
+
+    Raises NetError where a layer cannot take its new bottoms, or a parameter would change its shape.
+    """
+    shapes: dict[str, Shape] = {}
+    layers = []
+    for planned in old.layers:
+        bottoms = [shapes[name] for name in planned.bottoms]
+        if planned.layer.dynamic or not bottoms:
+            tops = [
+                wanted.get(name, shape)
+                for name, shape in zip(planned.tops, planned.top_shapes, strict=True)
+            ]
+        else:
+            tops = _shapes_of(planned.layer, bottoms)
+        shapes.update(zip(planned.tops, tops, strict=True))
+        held = [old.params[i].shape for i in planned.params]
+        for param, shape in zip(planned.layer.params(*bottoms), held, strict=True):
+            if param.shape != shape:
+                raise planned.layer.error(
+                    f"the new input shapes would need a {param.name} of {shape_text(param.shape)}, "
+                    f"but it is {shape_text(shape)}"
+                )
+        layers.append(
+            replace(planned, bottom_shapes=tuple(bottoms), top_shapes=tuple(map(tuple, tops)))
+        )
+    blobs = {name: replace(blob, shape=shapes[name]) for name, blob in old.blobs.items()}
+    return replace(old, layers=tuple(layers), blobs=blobs)
+
+
+@dataclass
+class _Draft:
+    """What is known of a layer while a plan is made."""
+
+    layer: Layer
+    bottom_shapes: list[Shape]
+    top_shapes: list[Shape]
+    loss_weights: list[float]
+    need_backward: bool = False
+
+    @property
+    def bottoms(self) -> Sequence[str]:
+        return self.layer.message.bottom
+
+    @property
+    def tops(self) -> Sequence[str]:
+        return self.layer.message.top
+
+    def in_place(self, top: int) -> bool:
+        return top < len(self.bottoms) and self.bottoms[top] == self.tops[top]
+
+
+def _create(message: pb.LayerParameter, phase: int, positions: Positions | None) -> Layer:
+    def locate(*path: str | int) -> Location | None:
+        return graph.locate(positions, message, *path)
+
+    return create(message, message.phase if message.HasField("phase") else phase, locate)
+
+
+def _connect(layers: list[Layer]) -> tuple[list[_Draft], dict[str, Shape]]:
+    """Check names and counts, and compute every shape."""
+    shapes: dict[str, Shape] = {}
+    maker: dict[str, Layer] = {}
+    drafts = []
+    for layer in layers:
+        message = layer.message
+        _check_arity(layer)
+        for i, name in enumerate(message.bottom):
+            if name not in shapes:
+                raise layer.error(f'unknown bottom blob "{name}"', "bottom", i)
+        for j, name in enumerate(message.top):
+            in_place = j < len(message.bottom) and message.bottom[j] == name
+            if in_place and not layer.in_place:
+                raise layer.error(
+                    f'cannot work in place on "{name}"', "top", j, hint="give the top another name"
+                )
+            if not in_place and name in maker:
+                raise layer.error(
+                    f'Top blob "{name}" is produced by multiple sources: '
+                    f'layer "{maker[name].name}" makes it too',
+                    "top",
+                    j,
+                    hint="working in place needs a blob that no other layer reads"
+                    if any(bottom.startswith(f"{name}_") for bottom in message.bottom)
+                    else "give the top another name",
+                )
+        bottoms = [shapes[name] for name in message.bottom]
+        tops = _shapes_of(layer, bottoms, maker)
+        for name, shape in zip(message.top, tops, strict=True):
+            shapes[name] = shape
+            maker[name] = layer
+        drafts.append(_Draft(layer, bottoms, tops, _loss_weights(layer)))
+    return drafts, shapes
+
+
+def _shapes_of(
+    layer: Layer, bottoms: list[Shape], maker: Mapping[str, Layer] | None = None
+) -> list[Shape]:
+    try:
+        tops = [tuple(int(n) for n in shape) for shape in layer.shapes(*bottoms)]
+    except NetError as error:
+        if not maker or not bottoms:
+            raise
+        given = ", ".join(
+            f'"{name}" is {shape_text(shape)} from layer "{maker[name].name}"'
+            for name, shape in zip(layer.message.bottom, bottoms, strict=True)
+        )
+        first = error.diagnostics[0]
+        raise NetError(
+            code=first.code, diagnostics=[replace(first, message=f"{first.message} ({given})")]
+        ) from error
+    for name, shape in zip(layer.message.top, tops, strict=True):
+        if math.prod(shape) > 2**31 - 1:
+            raise layer.error(
+                f'top "{name}" would be {shape_text(shape)}: more than 2^31 - 1 values'
+            )
+    return tops
+
+
+def _check_arity(layer: Layer) -> None:
+    given = len(layer.message.bottom), len(layer.message.top)
+    for what, allowed, count in (
+        ("bottom", layer.bottoms, given[0]),
+        ("top", layer.tops, given[1]),
+    ):
+        least, most = (allowed, allowed) if isinstance(allowed, int) else allowed
+        if count < least or (most is not None and count > most):
+            # Point at the first blob too many, or at the layer where some are missing.
+            path = (what, most) if most is not None and count > most else ()
+            raise layer.error(f"takes {_arity(allowed, what)}, but {count} given", *path)
+    if layer.same_number and given[0] != given[1]:
+        raise layer.error(f"needs as many tops as bottoms, but has {given[1]} and {given[0]}")
+
+
+def _arity(allowed: Arity, what: str) -> str:
+    if isinstance(allowed, int):
+        return f"{allowed or 'no'} {what} blob{'' if allowed == 1 else 's'}"
+    least, most = allowed
+    if most is None:
+        return f"{least} or more {what} blobs"
+    return f"{least} to {most} {what} blobs"
+
+
+def _loss_weights(layer: Layer) -> list[float]:
+    given = list(layer.message.loss_weight)
+    tops = len(layer.message.top)
+    if given and len(given) != tops:
+        raise layer.error(
+            f"has {tops} tops but {len(given)} loss_weight: give one per top, or none",
+            "loss_weight",
+            0,
+        )
+    if given:
+        return given
+    return [1.0 if layer.loss and j == 0 else 0.0 for j in range(tops)]
+
+
+def _share(drafts: list[_Draft]) -> tuple[list[ParamPlan], list[tuple[int, ...]]]:
+    """List all parameters; those with the same name share memory with the first of that name.
+
+    The owner learns at the rate that any of its sharers states; two that state different ones are an
+    error.
+    """
+    params: list[ParamPlan] = []
+    owned: list[tuple[int, ...]] = []
+    owners: dict[str, int] = {}
+    stated: dict[tuple[int, str], float] = {}
+    for draft in drafts:
+        layer = draft.layer
+        specs = layer.message.param
+        wanted = list(layer.params(*draft.bottom_shapes))
+        if len(specs) > len(wanted):
+            raise layer.error(
+                f"has {len(specs)} param entries, but only {len(wanted)} parameters",
+                "param",
+                len(wanted),
+            )
+        first = len(params)
+        for i, param in enumerate(wanted):
+            spec = specs[i] if i < len(specs) else pb.ParamSpec()
+            number = len(params)
+            owner = owners.setdefault(spec.name, number) if spec.name else number
+            params.append(
+                ParamPlan(
+                    layer.name,
+                    i,
+                    spec.name or str(i),
+                    param.shape,
+                    param.filler,
+                    owner,
+                    spec.lr_mult,
+                    spec.decay_mult,
+                )
+            )
+            if owner != number:
+                _check_shared_shape(layer, i, spec, param, params[owner])
+            for name in ("lr_mult", "decay_mult"):
+                if not spec.HasField(name):
+                    continue
+                value = getattr(spec, name)
+                if stated.setdefault((owner, name), value) != value:
+                    raise layer.error(
+                        f'shared parameter "{spec.name}" has {name} {value:g} here, but '
+                        f'{stated[owner, name]:g} before (layer "{params[owner].layer}" owns it)',
+                        "param",
+                        i,
+                        name,
+                    )
+                params[owner] = replace(params[owner], **{name: value})
+        owned.append(tuple(range(first, len(params))))
+    return params, owned
+
+
+def _check_shared_shape(
+    layer: Layer, index: int, spec: pb.ParamSpec, param: Param, owner: ParamPlan
+) -> None:
+    strict = spec.share_mode != pb.ParamSpec.PERMISSIVE
+    if strict and param.shape == owner.shape:
+        return
+    if not strict and math.prod(param.shape) == math.prod(owner.shape):
+        return
+    raise layer.error(
+        f'cannot share parameter "{spec.name}" with layer "{owner.layer}": its shape there is '
+        f"{shape_text(owner.shape)}, here {shape_text(param.shape)}",
+        "param",
+        index,
+        hint="share_mode: PERMISSIVE asks only for the same count" if strict else "",
+    )
+
+
+@dataclass
+class _Gradients:
+    """Per layer: whether it runs backward, into which bottoms, and which parameters it learns."""
+
+    backward: list[bool]
+    propagate: list[list[bool]]
+    learn: list[list[bool]]
+
+
+def _gradients(
+    net: pb.NetParameter, drafts: list[_Draft], owned: list[tuple[int, ...]]
+) -> _Gradients:
+    """Who needs a gradient, as Caffe's ``Net::Init`` decides it."""
+    blob_needs: dict[str, bool] = {}
+    result = _Gradients([], [], [])
+    for draft, own in zip(drafts, owned, strict=True):
+        asked = draft.layer.message.propagate_down
+        if asked and len(asked) != len(draft.bottoms):
+            raise draft.layer.error(
+                f"has {len(draft.bottoms)} bottoms but {len(asked)} propagate_down: "
+                "give one per bottom, or none",
+                "propagate_down",
+                0,
+            )
+        needs = [blob_needs.get(name, False) for name in draft.bottoms]
+        # Each layer goes by its own lr_mult here, also where it shares a parameter.
+        specs = draft.layer.message.param
+        learn = [k >= len(specs) or specs[k].lr_mult != 0 for k in range(len(own))]
+        backward = any(needs) or any(learn)
+        result.propagate.append(list(asked) if asked else needs)
+        result.learn.append(learn)
+        result.backward.append(backward)
+        for name in draft.tops:
+            blob_needs[name] = backward or (name in draft.bottoms and blob_needs.get(name, False))
+
+    under_loss: set[str] = set()
+    skipped: set[str] = set()
+    for i in reversed(range(len(drafts))):
+        draft = drafts[i]
+        contributes = any(draft.loss_weights) or any(t in under_loss for t in draft.tops)
+        if result.backward[i] and all(t in skipped for t in draft.tops):
+            result.backward[i] = False
+            result.propagate[i] = [False] * len(draft.bottoms)
+        if contributes:
+            under_loss.update(draft.bottoms)
+        else:
+            result.backward[i] = False
+            result.propagate[i] = [False] * len(draft.bottoms)
+        for name, wanted in zip(draft.bottoms, result.propagate[i], strict=True):
+            if not wanted:
+                skipped.add(name)
+
+    if net.force_backward:
+        for i, draft in enumerate(drafts):
+            result.backward[i] = True
+            result.learn[i] = [True] * len(owned[i])
+            result.propagate[i] = [
+                wanted or index not in draft.layer.no_gradient
+                for index, wanted in enumerate(result.propagate[i])
+            ]
+    for i, draft in enumerate(drafts):
+        if not result.backward[i] or net.state.phase != pb.TRAIN:
+            continue
+        for index, wanted in enumerate(result.propagate[i]):
+            if wanted and index in draft.layer.no_gradient:
+                allowed = ", ".join(
+                    f"propagate_down: {'false' if k in draft.layer.no_gradient else 'true'}"
+                    for k in range(len(draft.bottoms))
+                )
+                raise draft.layer.error(
+                    f'has no gradient for its bottom "{draft.bottoms[index]}", '
+                    "but something before it learns",
+                    "bottom",
+                    index,
+                    hint=f"say so with  {allowed.replace(', ', '  ')}",
+                )
+    return result
+
+
+def _assemble(
+    net: pb.NetParameter,
+    drafts: list[_Draft],
+    shapes: dict[str, Shape],
+    params: list[ParamPlan],
+    owned: list[tuple[int, ...]],
+    gradients: _Gradients,
+    keep_all: bool,
+) -> Plan:
+    readers: dict[str, list[_Draft]] = {}
+    for draft in drafts:
+        for name in draft.bottoms:
+            readers.setdefault(name, []).append(draft)
+    outputs: dict[str, None] = {}
+    for draft in drafts:
+        for name in draft.bottoms:
+            outputs.pop(name, None)
+        for name in draft.tops:
+            outputs[name] = None
+
+    memory: dict[str, str] = {}
+    alias = []
+    for draft in drafts:
+        free = (
+            not keep_all
+            and draft.layer.type == "Split"
+            and not any(draft.loss_weights)
+            and all(name in readers and name not in outputs for name in draft.tops)
+            and not any(
+                reader.tops[j] == reader.bottoms[j]
+                for name in draft.tops
+                for reader in readers.get(name, ())
+                for j in range(min(len(reader.tops), len(reader.bottoms)))
+                if reader.bottoms[j] == name
+            )
+        )
+        alias.append(free)
+        for name in draft.tops:
+            memory[name] = memory[draft.bottoms[0]] if free else name
+
+    # Backward runs from the last layer to the first: the first to reach a gradient writes it.
+    written: set[str] = set()
+    accumulate: list[list[bool]] = []
+    for i in reversed(range(len(drafts))):
+        adds = []
+        for name, wanted in zip(drafts[i].bottoms, gradients.propagate[i], strict=True):
+            target = memory[name]
+            runs = wanted and gradients.backward[i] and not alias[i]
+            in_place = name in drafts[i].tops
+            adds.append(runs and not in_place and target in written)
+            if runs:
+                written.add(target)
+        accumulate.append(adds)
+    accumulate.reverse()
+
+    needs_gradient = {name: False for name in shapes}
+    for i, draft in enumerate(drafts):
+        if gradients.backward[i]:
+            for name, wanted in zip(draft.bottoms, gradients.propagate[i], strict=True):
+                needs_gradient[name] |= wanted
+            for name in draft.tops:
+                needs_gradient[name] = True
+
+    layers = [
+        LayerPlan(
+            layer=draft.layer,
+            bottoms=tuple(draft.bottoms),
+            tops=tuple(draft.tops),
+            bottom_shapes=tuple(draft.bottom_shapes),
+            top_shapes=tuple(draft.top_shapes),
+            in_place=tuple(draft.in_place(j) for j in range(len(draft.tops))),
+            loss_weights=tuple(draft.loss_weights),
+            params=owned[i],
+            learn=tuple(gradients.learn[i]),
+            needs_backward=gradients.backward[i],
+            propagate=tuple(gradients.propagate[i]),
+            accumulate=tuple(accumulate[i]),
+            alias=alias[i],
+        )
+        for i, draft in enumerate(drafts)
+    ]
+    blobs = {
+        name: BlobPlan(name, shape, memory[name], memory[name], needs_gradient[name])
+        for name, shape in shapes.items()
+    }
+    inputs = [name for draft in drafts if draft.layer.type == "Input" for name in draft.tops]
+    return Plan(net, tuple(layers), blobs, tuple(params), tuple(inputs), tuple(outputs))
+
+
+def describe(planned: Plan) -> str:
+    """The plan as a table: a line per layer with its shapes, parameters and gradients."""
+    rows = [("layer", "type", "bottoms", "tops", "params", "backward")]
+    for layer in planned.layers:
+        tops = [
+            f"{name} {shape_text(shape)}"
+            + (" (in place)" if in_place else "")
+            + (f" loss*{weight:g}" if weight else "")
+            for name, shape, in_place, weight in zip(
+                layer.tops, layer.top_shapes, layer.in_place, layer.loss_weights, strict=True
+            )
+        ]
+        params = [
+            shape_text(planned.params[i].shape)
+            + ("" if planned.params[i].owner == i else f" = {planned.params[i].name}")
+            for i in layer.params
+        ]
+        into = [
+            name + (" (adds)" if adds else "")
+            for name, wanted, adds in zip(
+                layer.bottoms, layer.propagate, layer.accumulate, strict=True
+            )
+            if wanted
+        ]
+        backward = ("into " + ", ".join(into) if into else "params only") if layer.needs_backward else "-"
+        rows.append(
+            (
+                layer.name,
+                layer.type + (" (free)" if layer.alias else ""),
+                ", ".join(layer.bottoms) or "-",
+                ", ".join(tops) or "-",
+                ", ".join(params) or "-",
+                backward,
+            )
+        )
+    widths = [max(len(row[i]) for row in rows) for i in range(len(rows[0]))]
+    lines = [
+        "  ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=True)).rstrip()
+        for row in rows
+    ]
+    weights = sum(math.prod(param.shape) for param in planned.learnable)
+    values = sum(math.prod(b.shape) for b in planned.blobs.values() if b.data_of == b.name)
+    lines.append("")
+    lines.append(f"inputs: {', '.join(planned.inputs) or '-'}")
+    lines.append(f"outputs: {', '.join(planned.outputs) or '-'}")
+    lines.append(f"parameters: {weights} values, {weights * 4 / 2**20:.2f} MiB")
+    lines.append(f"blobs: {values} values, {values * 4 / 2**20:.2f} MiB")
+    return "\n".join(lines)

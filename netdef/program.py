@@ -1,0 +1,316 @@
+"""The program of a plan: arrays, and the steps that compute on them.
+
+``Program(plan)`` allocates; ``forward`` and ``backward`` run. Nothing is allocated per pass. The seam for
+another device is here: it would bind the same plan to its own arrays and its own implementations of the
+layers.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+from typing import Any
+
+import numpy as np
+
+from netdef import fillers, rng
+from netdef.blob import Array, Blob, Shape, shape_text
+from netdef.errors import NetError
+from netdef.events import DebugLine, Event
+from netdef.kernels.elementwise import add
+from netdef.layer import Layer
+from netdef.plan import LayerPlan, Plan, reshape
+
+
+@dataclass
+class Learnable:
+    """A parameter that owns its memory, as the update rule sees it."""
+
+    blob: Blob
+    lr_mult: float
+    decay_mult: float
+    layer: str
+    name: str
+
+
+@dataclass
+class Step:
+    """One layer with the blobs it works on."""
+
+    layer: Layer
+    plan: LayerPlan
+    bottom: list[Blob] = field(default_factory=list)
+    top: list[Blob] = field(default_factory=list)
+    #: (blob, weight) of each top that is part of the loss
+    losses: list[tuple[Blob, float]] = field(default_factory=list)
+    #: (gradient of the blob, what this layer adds to it)
+    additions: list[tuple[Array, Array]] = field(default_factory=list)
+
+
+class Program:
+    """A net that runs: ``blobs`` and ``params`` by name, ``learnable`` in order."""
+
+    def __init__(
+        self,
+        plan: Plan,
+        dtype: type[Any] = np.float32,
+        seed: int | None = None,
+        share: Program | None = None,
+        emit: Callable[[Event], None] | None = None,
+    ) -> None:
+        """Allocate ``plan`` and fill its parameters.
+
+        ``dtype``: float32, or float64 to check gradients. ``seed``: of every random number in the net.
+        ``share``: use the parameters of this program's layers where names agree, as a test net does.
+        """
+        self.plan = plan
+        self.dtype = dtype
+        self.seed = rng.fresh_seed() if seed is None else seed
+        self.emit = emit
+        self.debug = bool(plan.net.debug_info)
+        #: Forward passes so far; random layers draw from this, so a resumed run sets it.
+        self.passes = 0
+        self.blobs: dict[str, Blob] = {}
+        self.params: dict[str, list[Blob]] = {}
+        self.learnable: list[Learnable] = []
+        self.steps = [Step(planned.layer, planned) for planned in plan.layers]
+        self._spare: list[Array] = []
+        self._make_params(share)
+        self._bind()
+
+    # -- allocation -----------------------------------------------------------------------------
+
+    def _make_params(self, share: Program | None) -> None:
+        made: list[Blob] = []
+        for number, planned in enumerate(self.plan.params):
+            shared = share.params.get(planned.layer) if share is not None else None
+            if planned.owner != number:
+                owner = made[planned.owner]
+                blob = Blob(
+                    owner.data.reshape(planned.shape), owner.diff.reshape(planned.shape), planned.name
+                )
+            elif shared is not None and planned.index < len(shared):
+                blob = shared[planned.index]
+                if blob.shape != planned.shape:
+                    raise NetError(
+                        f'layer "{planned.layer}": parameter {planned.index} is '
+                        f"{shape_text(planned.shape)} here, but {shape_text(blob.shape)} in the net "
+                        "whose parameters it shares",
+                        code="E130",
+                    )
+            else:
+                data = np.empty(planned.shape, self.dtype)
+                key = rng.key(self.seed, f"filler/{planned.layer}/{planned.index}")
+                self._fill(number, data, key)
+                blob = Blob(data, np.zeros(planned.shape, self.dtype), planned.name)
+            made.append(blob)
+            if planned.owner == number:
+                self.learnable.append(
+                    Learnable(
+                        blob, planned.lr_mult, planned.decay_mult, planned.layer, planned.name
+                    )
+                )
+        for step in self.steps:
+            layer = step.layer
+            layer.dtype = self.dtype
+            layer.key = layer.draw_key(self.seed)
+            layer.emit = self._tell
+            layer.learn = step.plan.learn
+            layer.blobs = [made[i] for i in step.plan.params]
+            if layer.blobs:
+                self.params[layer.name] = layer.blobs
+
+    def _fill(self, number: int, data: Array, key: np.uint64) -> None:
+        planned = self.plan.params[number]
+        try:
+            fillers.fill(planned.filler, data, key)
+        except NetError as error:
+            first = error.diagnostics[0]
+            layer = next(s.layer for s in self.steps if number in s.plan.params)
+            field = layer.config_field or ""
+            name = "weight_filler" if planned.index == 0 else "bias_filler"
+            raise layer.error(first.message, field, name, "type", hint=first.hint) from error
+
+    def _bind(self) -> None:
+        """Give every blob its arrays and every layer its blobs; arrays of unchanged shape stay."""
+        for name, planned in self.plan.blobs.items():
+            data_of, diff_of = self.blobs.get(planned.data_of), self.blobs.get(planned.diff_of)
+            blob = self.blobs.setdefault(name, Blob(np.zeros(0), None, name))
+            if planned.data_of == name:
+                if blob.diff is None or blob.shape != planned.shape or blob.data.dtype != self.dtype:
+                    # Untouched zeros cost no memory, so a gradient nobody computes is free.
+                    blob.bind(
+                        np.zeros(planned.shape, self.dtype), np.zeros(planned.shape, self.dtype)
+                    )
+            else:
+                assert data_of is not None and diff_of is not None, "memory is shared with an earlier blob"
+                blob.bind(data_of.data.reshape(planned.shape), diff_of.diff.reshape(planned.shape))
+        for step in self.steps:
+            self._bind_step(step)
+
+    def _bind_step(self, step: Step) -> None:
+        planned = step.plan
+        step.top = [self.blobs[name] for name in planned.tops]
+        step.bottom = []
+        step.additions = []
+        for name, wanted, adds in zip(
+            planned.bottoms, planned.propagate, planned.accumulate, strict=True
+        ):
+            blob = self.blobs[name]
+            diff = blob.diff if wanted and planned.needs_backward else None
+            if adds:
+                spare = self._spare_like(len(step.additions), blob)
+                step.additions.append((blob.flat_diff, spare.reshape(-1)))
+                diff = spare
+            # A layer gets a handle of its own: what it may write differs from reader to reader.
+            step.bottom.append(Blob(blob.data, diff, name))
+        step.losses = []
+        for blob, weight in zip(step.top, planned.loss_weights, strict=True):
+            if weight:
+                blob.diff.fill(weight)
+                step.losses.append((blob, weight))
+        if not planned.alias:
+            step.layer.setup(step.bottom, step.top)
+
+    def _spare_like(self, index: int, blob: Blob) -> Array:
+        """Scratch of this blob's shape for the ``index``-th bottom of a layer that adds."""
+        while len(self._spare) <= index:
+            self._spare.append(np.empty(0, self.dtype))
+        if self._spare[index].size < blob.count:
+            self._spare[index] = np.empty(blob.count, self.dtype)
+        return self._spare[index][: blob.count].reshape(blob.shape)
+
+    def reshape(self, shapes: Mapping[str, Shape]) -> None:
+        """Take other shapes for tops of inputs or data layers; everything after them follows."""
+        self.plan = reshape(self.plan, shapes)
+        for step, planned in zip(self.steps, self.plan.layers, strict=True):
+            step.plan = planned
+        self._bind()
+
+    # -- computation ----------------------------------------------------------------------------
+
+    def forward(self, start: int = 0, end: int | None = None) -> float:
+        """Run layers ``start`` to ``end`` (inclusive) and return their weighted loss."""
+        loss = 0.0
+        iteration = np.uint64(self.passes)
+        last = len(self.steps) if end is None else end + 1
+        for step in self.steps[start:last]:
+            layer = step.layer
+            if layer.dynamic:
+                self._follow(step)
+            if not step.plan.alias:
+                layer.iteration = iteration
+                layer.forward(step.bottom, step.top)
+            for blob, weight in step.losses:
+                loss += weight * (blob.data.item() if blob.data.size == 1 else blob.data.sum())
+            if self.debug:
+                self._debug_forward(step)
+        self.passes += 1
+        return float(loss)
+
+    def backward(self, start: int | None = None, end: int = 0) -> None:
+        """Run layers ``start`` down to ``end`` (inclusive) backward; parameter gradients add up."""
+        first = len(self.steps) if start is None else start + 1
+        for step in reversed(self.steps[end:first]):
+            if not step.plan.needs_backward:
+                continue
+            if not step.plan.alias:
+                step.layer.backward(step.top, step.bottom)
+                for target, addition in step.additions:
+                    add(addition, target)
+            if self.debug:
+                self._debug_backward(step)
+        if self.debug:
+            self._debug_norms()
+
+    def clear_param_diffs(self) -> None:
+        """Set every parameter gradient to zero."""
+        for param in self.learnable:
+            param.blob.diff.fill(0)
+
+    def _follow(self, step: Step) -> None:
+        """Let a layer whose top shapes depend on data announce them; plan again if they changed."""
+        shapes = step.layer.next_shapes()
+        changed = {
+            name: shape
+            for name, shape, old in zip(
+                step.plan.tops, shapes, step.plan.top_shapes, strict=True
+            )
+            if shape != old
+        }
+        if changed:
+            self.reshape(changed)
+
+    # -- data -----------------------------------------------------------------------------------
+
+    @property
+    def sources(self) -> list[Any]:
+        """The layers that bring records."""
+        return [step.layer for step in self.steps if step.layer.source]
+
+    def close(self) -> None:
+        """Stop prefetch threads and close files."""
+        for step in self.steps:
+            step.layer.close()
+
+    def _tell(self, event: Event) -> None:
+        if self.emit is not None:
+            self.emit(event)
+
+    # -- debug_info -----------------------------------------------------------------------------
+
+    def _debug_forward(self, step: Step) -> None:
+        for blob in step.top:
+            self._tell(
+                DebugLine(
+                    f"    [Forward] Layer {step.layer.name}, top blob {blob.name} "
+                    f"data: {_mean_abs(blob.data)}",
+                    "net.cpp:573",
+                )
+            )
+        for param in step.layer.blobs:
+            self._tell(
+                DebugLine(
+                    f"    [Forward] Layer {step.layer.name}, param blob {param.name} "
+                    f"data: {_mean_abs(param.data)}",
+                    "net.cpp:584",
+                )
+            )
+
+    def _debug_backward(self, step: Step) -> None:
+        for blob in step.bottom:
+            if blob.diff is not None:
+                self._tell(
+                    DebugLine(
+                        f"    [Backward] Layer {step.layer.name}, bottom blob {blob.name} "
+                        f"diff: {_mean_abs(blob.diff)}",
+                        "net.cpp:598",
+                    )
+                )
+        for i, param in enumerate(step.layer.blobs):
+            if step.layer.learn[i]:
+                self._tell(
+                    DebugLine(
+                        f"    [Backward] Layer {step.layer.name}, param blob {i} "
+                        f"diff: {_mean_abs(param.diff)}",
+                        "net.cpp:609",
+                    )
+                )
+
+    def _debug_norms(self) -> None:
+        data = [p.blob.flat.astype(np.float64) for p in self.learnable]
+        diff = [p.blob.flat_diff.astype(np.float64) for p in self.learnable]
+        l1 = [sum(float(np.abs(x).sum()) for x in arrays) for arrays in (data, diff)]
+        l2 = [math.sqrt(sum(float(x @ x) for x in arrays)) for arrays in (data, diff)]
+        self._tell(
+            DebugLine(
+                "    [Backward] All net params (data, diff): "
+                f"L1 norm = ({l1[0]:g}, {l1[1]:g}); L2 norm = ({l2[0]:g}, {l2[1]:g})",
+                "net.cpp:667",
+            )
+        )
+
+
+def _mean_abs(x: Array) -> str:
+    return f"{float(np.abs(x).mean()) if x.size else 0.0:g}"

@@ -1,0 +1,1 @@
+"""The schema, generated from ``proto/netdef.proto`` by ``scripts/gen_proto``."""

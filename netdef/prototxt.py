@@ -1,0 +1,208 @@
+"""Text to message and back: prototxt as Caffe reads it, every value with its place.
+
+::
+
+    document = prototxt.read("lenet_train_test.prototxt", pb.NetParameter)
+    document.message.layer[3].convolution_param.num_output
+    str(document.positions.at("layer", 3, "convolution_param", "num_output"))  # file:line:column
+
+The reader accepts what protobuf's own text format accepts, for any message type. It reports all
+mistakes of a file at once, as one :class:`PrototxtError` with a :class:`Diagnostic` for each:
+
+====  ==============================================================
+E001  the file is missing, a folder, unreadable or too large
+E002  no text, or not UTF-8 (binary, UTF-16, a web page)
+E003  something stands where a field or a value should
+E004  a brace or bracket is missing, too many, or closes another
+E005  a string: not closed, an unknown escape, not UTF-8
+E006  ``:`` or the value is missing
+E007  a malformed number
+E008  messages nested too deep
+E010  more mistakes than are shown
+E011  a solver given for a net, or the reverse
+E012  an unknown field
+E013  a value of another kind than the field takes
+E014  an integer out of range
+E015  an unknown name of an enum
+E016  a second value for a field that takes one
+E017  a required field is missing
+E018  a list for a field that takes one value
+E019  extensions and Any, which Caffe does not use
+====  ==============================================================
+
+Layers remember where they came from: every layer read gets the running number ``origin``, from 1
+on, in the order of the text, nets within a solver included. It survives upgrades and copies, and
+:meth:`Positions.layer` finds the place of a layer's fields by it.
+"""
+
+from __future__ import annotations
+
+import os
+import stat
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Generic, TypeVar
+
+from google.protobuf import text_format
+from google.protobuf.message import Message
+
+from .errors import Diagnostic, Location, PrototxtError, did_you_mean
+from .prototxt_parser import Parser
+from .prototxt_scanner import Place
+from .prototxt_tokens import LARGEST_TEXT, SPAN, Lines, decode
+
+M = TypeVar("M", bound=Message)
+
+
+class Positions:
+    """Where the parts of a message stand in the text they were read from.
+
+    Made by :func:`parse`. ``Positions(file)`` belongs to a message that never was a text: it has no
+    places and answers None.
+    """
+
+    def __init__(
+        self,
+        file: str = "<message>",
+        lines: Lines | None = None,
+        root: Place | None = None,
+        layers: list[Place] | None = None,
+    ) -> None:
+        self.file = file
+        self._lines = lines
+        self._root = root
+        self._layers = layers or []
+
+    def at(self, *path: str | int) -> Location | None:
+        """The place of ``path``, such as ``("layer", 3, "convolution_param", "kernel_size", 0)``.
+
+        A message is found by its name, a scalar by its value. What the text does not mention has
+        the place of the nearest message around it; the whole message stands at the first character.
+        """
+        return self._find(self._root, path)
+
+    def layer(self, origin: int, *path: str | int) -> Location | None:
+        """The place of ``path`` within the layer of this ``origin``; None if there is none."""
+        known = 1 <= origin <= len(self._layers)
+        return self._find(self._layers[origin - 1], path) if known else None
+
+    def _find(self, place: Place | None, path: tuple[str | int, ...]) -> Location | None:
+        if place is None or self._lines is None:
+            return None
+        steps = list(reversed(path))
+        while steps:
+            name = steps.pop()
+            found = place.fields.get(name) if isinstance(name, str) else None
+            index = steps.pop() if steps and isinstance(steps[-1], int) else 0
+            if isinstance(found, list):
+                assert isinstance(index, int)
+                found = found[index] if 0 <= index < len(found) else None
+            if isinstance(found, int):
+                return self._location(found)
+            if found is None:
+                break
+            place = found
+        return self._location(place.start) if place is not self._root else self._top()
+
+    def _location(self, start: int) -> Location:
+        assert self._lines is not None
+        match = SPAN.match(self._lines.text, start)
+        return self._lines.location(start, match.end() if match else start + 1)
+
+    def _top(self) -> Location:
+        assert self._lines is not None
+        return self._lines.location(0, 1)
+
+
+@dataclass(frozen=True)
+class Document(Generic[M]):
+    """A message, where its parts stand, and what is odd about the text without being wrong."""
+
+    message: M
+    positions: Positions
+    warnings: list[Diagnostic] = field(default_factory=list)
+
+
+def parse(text: str | bytes, type: type[M], file: str = "<text>") -> Document[M]:
+    """Read ``text`` as a message of ``type``; ``file`` is the name that positions carry.
+
+    Bytes are UTF-8. Raises :class:`PrototxtError` with all mistakes of the text.
+    """
+    if len(text) > LARGEST_TEXT:
+        raise _too_large(file, len(text))
+    decoded = decode(text, file) if isinstance(text, bytes) else text.removeprefix("\ufeff")
+    message = type()
+    parser = Parser(decoded, message, file)
+    parser.read()
+    mistakes = parser.diagnostics()
+    if mistakes:
+        raise PrototxtError(diagnostics=mistakes)
+    return Document(message, Positions(file, parser.lines, parser.root, parser.layers))
+
+
+def read(path: str | os.PathLike[str], type: type[M]) -> Document[M]:
+    """Read the file ``path`` as a message of ``type``.
+
+    Raises :class:`PrototxtError` for a file that cannot be read, and as :func:`parse` does.
+    """
+    file = os.fspath(path)
+    try:
+        status = os.stat(file)
+        if stat.S_ISDIR(status.st_mode):
+            raise PrototxtError(
+                f"{file} is a folder, not a prototxt file", hint=_prototxts_in(file)
+            )
+        if not stat.S_ISREG(status.st_mode):
+            raise PrototxtError(f"{file} is a device or a pipe, not a prototxt file")
+        if status.st_size > LARGEST_TEXT:
+            raise _too_large(file, status.st_size)
+        data = Path(file).read_bytes()
+    except (FileNotFoundError, NotADirectoryError):
+        raise _missing(file) from None
+    except (OSError, ValueError) as error:
+        reason = error.strerror if isinstance(error, OSError) else None
+        raise PrototxtError(f"{file!r} cannot be read: {reason or error}".lower()) from None
+    return parse(data, type, file)
+
+
+def to_text(message: Message) -> str:
+    """``message`` in the layout Caffe prints and saves, without ``origin``."""
+    plain = message.__class__()
+    plain.CopyFrom(message)
+    _forget_origin(plain)
+    return text_format.MessageToString(plain)
+
+
+def _forget_origin(message: Message) -> None:
+    for descriptor, value in message.ListFields():
+        if descriptor.message_type is not None:
+            for each in [value] if isinstance(value, Message) else value:
+                _forget_origin(each)
+        elif descriptor.name == "origin":
+            message.ClearField("origin")
+
+
+def _too_large(file: str, size: int) -> PrototxtError:
+    return PrototxtError(
+        f"{file} has {size >> 20} MB; a prototxt of more than {LARGEST_TEXT >> 20} MB is not read",
+        hint="weights are kept in a .caffemodel, which is no prototxt",
+    )
+
+
+def _missing(file: str) -> PrototxtError:
+    folder = os.path.dirname(file) or "."
+    if not os.path.isdir(folder):
+        return PrototxtError(f"{file} does not exist: there is no folder {folder}")
+    try:
+        hint = did_you_mean(os.path.basename(file), os.listdir(folder))
+    except OSError:
+        hint = ""
+    return PrototxtError(f"{file or 'the file without a name'} does not exist", hint=hint)
+
+
+def _prototxts_in(folder: str) -> str:
+    try:
+        names = sorted(name for name in os.listdir(folder) if name.endswith(".prototxt"))
+    except OSError:
+        return ""
+    return f"it holds {', '.join(names[:5])}{', ...' if len(names) > 5 else ''}" if names else ""

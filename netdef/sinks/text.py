@@ -1,0 +1,64 @@
+"""Numbers and output lines as Caffe prints them, and short forms for people."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterable, Iterator, Mapping
+
+import numpy as np
+
+from netdef.events import Output, SolveFinished, TestFinished
+
+
+def number(value: float) -> str:
+    """``value`` as a C++ stream prints it: 6 significant digits, 0.01, 1e-05, 5, nan, -nan, inf."""
+    if math.isnan(value):
+        return "-nan" if math.copysign(1, value) < 0 else "nan"
+    return f"{value:g}"
+
+
+def output_lines(outputs: Iterable[Output]) -> Iterator[str]:
+    """``#0: loss = 2.3 (* 1 = 2.3 loss)``: one line for each value of each output, counted through.
+
+    The bracket says what a loss adds to the total; other outputs have none.
+    """
+    count = 0
+    for output in outputs:
+        for value in output.values:
+            line = f"#{count}: {output.name} = {number(value)}"
+            if output.loss_weight:
+                share = _product(output.loss_weight, value)
+                line += f" (* {number(output.loss_weight)} = {number(share)} loss)"
+            yield line
+            count += 1
+
+
+def _product(a: float, b: float) -> float:
+    # In float32, as the net computes: at 6 digits a float64 product can round the other way.
+    with np.errstate(over="ignore", invalid="ignore"):
+        return float(np.float32(a) * np.float32(b))
+
+
+def scores(test: TestFinished, most: int = 4) -> str:
+    """``accuracy 0.9271, loss 0.236666``: the first values of a test's outputs."""
+    values = [
+        f"{output.name} {number(value)}" for output in test.outputs for value in output.values
+    ]
+    if len(values) > most:
+        values[most:] = [f"{len(values) - most} more"]
+    if test.loss is not None:
+        values.append(f"total loss {number(test.loss)}")
+    return ", ".join(values)
+
+
+def summary(end: SolveFinished, loss: float | None, tests: Mapping[int, TestFinished]) -> str:
+    """How a run ended: ``done after 200 iterations: loss 0.133073; test accuracy 0.9271``.
+
+    Of ``tests``, the last result of each test net, those from the end of the run are told.
+    """
+    told = [] if loss is None else [f"loss {number(loss)}"]
+    for index, test in sorted(tests.items()):
+        if test.iteration == end.iteration:
+            told.append(f"test{f' #{index}' if len(tests) > 1 else ''} {scores(test)}")
+    head = "stopped" if end.early else "done"
+    return f"{head} after {end.iteration} iterations" + (f": {'; '.join(told)}" if told else "")

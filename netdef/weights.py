@@ -1,0 +1,572 @@
+"""Reading .caffemodel files, from Caffe and its forks, without copying what they hold.
+
+A .caffemodel is a serialised ``NetParameter``. The forks of Caffe gave the same field numbers to
+different things, so parsing one with the full schema misreads it silently. This reader knows the
+few fields all of them share (the name, type and blobs of each layer, in the three generations of
+the format) and steps over the rest.
+
+The file is mapped into memory and its numbers are seen through numpy: the work in Python depends on
+the number of layers, not of weights, and no file can make it allocate more than its own size.
+
+Source: the wire format, https://protobuf.dev/programming-guides/encoding/; the field numbers,
+``proto/netdef.proto``.
+"""
+
+from __future__ import annotations
+
+import errno
+import math
+import mmap
+import os
+import stat
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from typing import NamedTuple
+
+import numpy as np
+
+from netdef.blob import Array, Shape, shape_text
+from netdef.errors import Diagnostic, Location, WeightsError
+from netdef.proto import netdef_pb2 as pb
+
+#: The most axes a blob may have, as in Caffe.
+MOST_AXES = 32
+
+#: The most fields looked at in one file. A thousand layers take some ten thousand; a file made to
+#: keep the reader busy is refused here.
+MOST_FIELDS = 1_000_000
+
+#: The most bytes of a name or a path; more is damage, and would fill the screen as a message.
+LONGEST_NAME = 4096
+
+#: Wire types of the format.
+VARINT, FIXED64, LENGTH, START_GROUP, END_GROUP, FIXED32 = range(6)
+
+
+@dataclass(frozen=True, eq=False)
+class Weight:
+    """One blob of a file.
+
+    ``data`` has one axis and is a read-only view into the file: it may be unaligned or strided, so
+    copy it before giving it to compiled code. ``diff`` is the gradient saved with it, if any.
+    ``legacy`` says that ``shape`` is the num, channels, height and width of an old file, which has
+    four axes whatever the blob had.
+    """
+
+    shape: Shape
+    data: Array
+    diff: Array | None = None
+    legacy: bool = False
+
+    def fits(self, shape: Shape) -> bool:
+        """Whether a parameter of this ``shape`` can take the data.
+
+        The shapes must be equal; of a legacy shape the last axes count and the others must be 1.
+        """
+        if self.legacy:
+            return len(shape) <= 4 and self.shape == (1,) * (4 - len(shape)) + shape
+        return self.shape == shape
+
+
+@dataclass(frozen=True, eq=False)
+class LayerWeights:
+    """A layer of a file: V1 layers have their types in capitals (``INNER_PRODUCT``)."""
+
+    name: str
+    type: str
+    blobs: Sequence[Weight]
+
+
+def read_weights(path: str | os.PathLike[str]) -> list[LayerWeights]:
+    """All layers of the .caffemodel at ``path``, in the order of the file, those without blobs too.
+
+    Raises:
+        WeightsError: the file is missing, is something else, or is damaged.
+    """
+    wire = Wire.open(path)
+    try:
+        layers = list(_layers(wire))
+        if not layers:
+            raise wire.error("E402", "holds no layers, so it is not a .caffemodel")
+    except WeightsError as error:
+        raise wrong_kind(wire, "a .caffemodel") or error from None
+    return layers
+
+
+@dataclass(frozen=True)
+class Mismatch:
+    """A layer of the file that does not fit the layer of the same name in the net.
+
+    ``blob`` is the first that differs and ``source`` and ``target`` are its shapes, legacy shapes
+    as written; where the number of blobs differs, ``blob`` is None and these are the numbers.
+    """
+
+    layer: str
+    blob: int | None
+    source: Shape
+    target: Shape
+
+    def __str__(self) -> str:
+        if self.blob is None:
+            source, target = self.source[0], self.target[0]
+            return f'layer "{self.layer}" has {target} blobs in the net but {source} in the file'
+        return (
+            f'blob {self.blob} of layer "{self.layer}" is {shape_text(self.target)} in the net '
+            f"but {shape_text(self.source)} in the file"
+        )
+
+
+@dataclass(frozen=True)
+class CopyReport:
+    """What :func:`copy_weights` did: names of layers, in the order of the file or of the net.
+
+    copied      have their weights from the file
+    ignored     are in the file but not in the net, those without weights too, as Caffe logs them
+    missing     have weights in the net but are not in the file; they stay as they were
+    mismatched  were left out because they do not fit (only with ``skip_mismatch``)
+    """
+
+    copied: tuple[str, ...] = ()
+    ignored: tuple[str, ...] = ()
+    missing: tuple[str, ...] = ()
+    mismatched: tuple[Mismatch, ...] = ()
+
+
+def copy_weights(
+    layers: Sequence[LayerWeights],
+    targets: Mapping[str, Sequence[Array]],
+    *,
+    path: str | os.PathLike[str],
+    locate: Callable[[str], Location | None] = lambda layer: None,
+    skip_mismatch: bool = False,
+) -> CopyReport:
+    """Copy weights into a net, layer by layer, matched by name.
+
+    ``targets`` are the parameter arrays of each layer of the net, written in place and converted to
+    their type. Everything is checked before anything is copied. Where the file names a layer twice
+    the last one stays, as in Caffe.
+
+    Args:
+        layers: what :func:`read_weights` gave.
+        path: the file they are from, for messages.
+        locate: where the net defines a layer, for messages.
+        skip_mismatch: leave layers that do not fit as they are, instead of raising.
+
+    Raises:
+        WeightsError: layers that do not fit, all of them at once.
+    """
+    matched = [layer for layer in layers if layer.name in targets]
+    mismatched = {
+        id(layer): mismatch
+        for layer in matched
+        if (mismatch := _mismatch(layer, targets[layer.name])) is not None
+    }
+    if mismatched and not skip_mismatch:
+        raise WeightsError(
+            diagnostics=[
+                Diagnostic(
+                    "E405" if mismatch.blob is None else "E404",
+                    f"{os.fspath(path)}: {mismatch}",
+                    locate(mismatch.layer),
+                    "rename the layer to learn it from scratch, or pass --skip-mismatch",
+                )
+                for mismatch in mismatched.values()
+            ]
+        )
+    copied = [layer for layer in matched if id(layer) not in mismatched]
+    for layer in copied:
+        for weight, target in zip(layer.blobs, targets[layer.name], strict=True):
+            # A float64 beyond the range of float32 becomes infinite, as the cast in Caffe makes it.
+            with np.errstate(over="ignore"):
+                target[...] = weight.data.reshape(target.shape)
+    named = {layer.name for layer in matched}
+    return CopyReport(
+        copied=tuple(dict.fromkeys(layer.name for layer in copied if layer.blobs)),
+        ignored=tuple(layer.name for layer in layers if layer.name not in targets),
+        missing=tuple(name for name, blobs in targets.items() if len(blobs) and name not in named),
+        mismatched=tuple(mismatched.values()),
+    )
+
+
+def _mismatch(layer: LayerWeights, targets: Sequence[Array]) -> Mismatch | None:
+    if len(layer.blobs) != len(targets):
+        return Mismatch(layer.name, None, (len(layer.blobs),), (len(targets),))
+    for index, (weight, target) in enumerate(zip(layer.blobs, targets, strict=True)):
+        if not weight.fits(target.shape):
+            return Mismatch(layer.name, index, weight.shape, target.shape)
+    return None
+
+
+# --- the wire format ------------------------------------------------------------------------------
+
+
+class Field(NamedTuple):
+    """One field of a message: the bytes ``start`` to ``end`` of the file, ``value`` if a varint.
+
+    ``at`` is where its key stands. Fixed-width fields with the same key that follow each other come
+    as one: ``repeats`` values, each ``stride`` bytes after the one before.
+    """
+
+    number: int
+    type: int
+    at: int
+    start: int
+    end: int
+    value: int = 0
+    repeats: int = 1
+    stride: int = 0
+
+
+@dataclass(eq=False)
+class Wire:
+    """A protobuf file, walked field by field.
+
+    ``where`` names the part being read ("layer 3"), for messages.
+    """
+
+    path: str
+    content: memoryview
+    where: str = ""
+    fields_left: int = MOST_FIELDS
+
+    @classmethod
+    def open(cls, path: str | os.PathLike[str]) -> Wire:
+        """Map the file at ``path``. Raises WeightsError where it cannot be read or is empty."""
+        path = os.fspath(path)
+        try:
+            # Looked at before it is opened: opening a pipe would wait for a writer.
+            mode = os.stat(path).st_mode
+            if stat.S_ISDIR(mode):
+                raise WeightsError(f"cannot read {path}: it is a folder, not a file", code="E401")
+            if not stat.S_ISREG(mode):
+                raise WeightsError(f"cannot read {path}: it is not a regular file", code="E401")
+            with open(path, "rb") as file:
+                if os.fstat(file.fileno()).st_size == 0:
+                    raise WeightsError(f"{path} is empty", code="E402")
+                mapped = mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ)
+        except OSError as error:
+            reasons = {errno.ENOENT: "there is no such file", errno.EACCES: "permission denied"}
+            reason = reasons.get(error.errno or 0, error.strerror or str(error))
+            raise WeightsError(f"cannot read {path}: {reason}", code="E401") from error
+        except ValueError as error:
+            raise WeightsError(f"cannot read {path!r}: {error}", code="E401") from error
+        return cls(path, memoryview(mapped))
+
+    def error(self, code: str, reason: str, hint: str = "") -> WeightsError:
+        return WeightsError(f"{self.path} {reason}", code=code, hint=hint)
+
+    def damaged(self, at: int, reason: str, hint: str = "") -> WeightsError:
+        """The error for bytes that make no sense from offset ``at`` on."""
+        where = f", in {self.where}" if self.where else ""
+        return self.error("E403", f"is damaged at byte {at}{where}: {reason}", hint)
+
+    def fields(self, start: int = 0, end: int | None = None) -> Iterator[Field]:
+        """The fields of the message that lies between two offsets, in their order."""
+        at = start
+        end = len(self.content) if end is None else end
+        while at < end:
+            self.fields_left -= 1
+            if self.fields_left < 0:
+                raise self.damaged(at, f"it has more than {MOST_FIELDS} fields")
+            key, begin = self.varint(at, end)
+            number, type = key >> 3, key & 7
+            if number == 0 or number >= 1 << 29:
+                raise self.damaged(at, f"{number} is not a field number")
+            if type == VARINT:
+                value, stop = self.varint(begin, end)
+                yield Field(number, type, at, begin, stop, value)
+            elif type == LENGTH:
+                length, begin = self.varint(begin, end)
+                stop = begin + length
+                if stop > end:
+                    raise self.damaged(
+                        at,
+                        f"field {number} claims {length} bytes where {end - begin} are left",
+                        "the file may be cut short; compare its size with the original",
+                    )
+                yield Field(number, type, at, begin, stop)
+            elif type in (FIXED32, FIXED64):
+                width = 4 if type == FIXED32 else 8
+                if begin + width > end:
+                    raise self.damaged(at, f"field {number} is cut short")
+                stride = begin - at + width
+                count = self._run(at, end, begin - at, stride)
+                stop = at + count * stride
+                yield Field(number, type, at, begin, stop, 0, count, stride)
+            else:
+                raise self.damaged(at, f"field {number} has wire type {type}, unknown to Caffe")
+            at = stop
+
+    def varint(self, at: int, end: int) -> tuple[int, int]:
+        """The unsigned varint at an offset, and the offset after it."""
+        if at < end and self.content[at] < 128:
+            return self.content[at], at + 1  # most of them take one byte
+        value = shift = 0
+        for position in range(at, min(end, at + 10)):
+            byte = self.content[position]
+            value |= (byte & 127) << shift
+            if byte < 128:
+                return value & (1 << 64) - 1, position + 1
+            shift += 7
+        raise self.damaged(at, "a number is cut short" if end < at + 10 else "a number has no end")
+
+    def _run(self, at: int, end: int, key: int, stride: int) -> int:
+        """How many fields of ``stride`` bytes follow each other with the same key."""
+        most = (end - at) // stride
+        count, block = 1, 16
+        # The blocks grow, so a run costs its length and not that of the message.
+        while count < most and key == 1 and self.content[at + count * stride] == self.content[at]:
+            block = min(2 * block, most - count)
+            start = at + count * stride
+            keys = np.ndarray((block,), np.uint8, self.content, start, (stride,))
+            others = keys != self.content[at]
+            first = int(others.argmax())
+            if others[first]:
+                return count + first
+            count += block
+        return count
+
+    def message(self, field: Field) -> Iterator[Field]:
+        """The fields of the message that ``field`` holds."""
+        self.expect(field, LENGTH)
+        return self.fields(field.start, field.end)
+
+    def text(self, field: Field) -> str:
+        # Names are UTF-8 in all but damaged files; the others must still fit into a message.
+        return self.short_bytes(field).decode("utf-8", "backslashreplace")
+
+    def short_bytes(self, field: Field) -> bytes:
+        """A copy of the bytes of a name or a path."""
+        self.expect(field, LENGTH)
+        if field.end - field.start > LONGEST_NAME:
+            raise self.damaged(field.at, f"a name has {field.end - field.start} bytes")
+        return bytes(self.content[field.start : field.end])
+
+    def integer(self, field: Field) -> int:
+        """A signed integer of 64 bits."""
+        self.expect(field, VARINT)
+        return _signed(field.value)
+
+    def numbers(self, field: Field, dtype: str) -> Array:
+        """The values of a packed or unpacked field of floats, as a view into the file."""
+        width = np.dtype(dtype).itemsize
+        if field.type == LENGTH:
+            size = field.end - field.start
+            if size % width:
+                raise self.damaged(field.at, f"{size} bytes are not a whole number of floats")
+            count, stride = size // width, width
+        else:
+            self.expect(field, FIXED32 if width == 4 else FIXED64)
+            count, stride = field.repeats, field.stride
+        view: Array = np.ndarray((count,), dtype, self.content, field.start, (stride,))
+        return view
+
+    def expect(self, field: Field, type: int) -> None:
+        if field.type != type:
+            raise self.damaged(
+                field.at, f"field {field.number} has wire type {field.type} instead of {type}"
+            )
+
+
+def _signed(value: int) -> int:
+    return value - (1 << 64) if value >= 1 << 63 else value
+
+
+# --- the messages of Caffe ------------------------------------------------------------------------
+
+
+def _layers(wire: Wire) -> Iterator[LayerWeights]:
+    index = 0
+    for field in wire.fields():
+        if field.number == 1:
+            wire.expect(field, LENGTH)
+        elif field.number in (2, 100):
+            wire.where = f"layer {index}"
+            index += 1
+            yield _layer(wire, field) if field.number == 100 else _old_layer(wire, field)
+            wire.where = ""
+
+
+def _layer(wire: Wire, message: Field) -> LayerWeights:
+    """A LayerParameter, or the V0LayerParameter in the layer of an old file; they share numbers."""
+    name = type = ""
+    blobs: list[Weight] = []
+    number_of_blobs = 7 if message.number == 100 else 50
+    for field in wire.message(message):
+        if field.number == 1:
+            name = wire.text(field)
+            wire.where = f'layer "{name}"'
+        elif field.number == 2:
+            type = wire.text(field)
+        elif field.number == number_of_blobs:
+            blobs.append(read_blob(wire, field, len(blobs)))
+    return LayerWeights(name, type, blobs)
+
+
+def _old_layer(wire: Wire, message: Field) -> LayerWeights:
+    """A V1LayerParameter, perhaps with a V0LayerParameter inside."""
+    name = type = ""
+    blobs: list[Weight] = []
+    for field in wire.message(message):
+        if field.number == 1:
+            inner = _layer(wire, field)
+            name, type = inner.name, inner.type
+            blobs.extend(inner.blobs)
+        elif field.number == 4:
+            name = wire.text(field)
+            wire.where = f'layer "{name}"'
+        elif field.number == 5:
+            type = _v1_type(wire.integer(field))
+        elif field.number == 6:
+            blobs.append(read_blob(wire, field, len(blobs)))
+    return LayerWeights(name, type, blobs)
+
+
+def _v1_type(number: int) -> str:
+    known = pb.V1LayerParameter.LayerType.DESCRIPTOR.values_by_number
+    return known[number].name if number in known else f"V1 type {number}"
+
+
+#: The legacy dimensions of BlobProto, by field number.
+_LEGACY = {1: "num", 2: "channels", 3: "height", 4: "width"}
+
+#: The floats of BlobProto: their field numbers and their types in the file.
+_DATA, _DIFF, _DOUBLE_DATA, _DOUBLE_DIFF = 5, 6, 8, 9
+_FLOATS = {_DATA: "<f4", _DIFF: "<f4", _DOUBLE_DATA: "<f8", _DOUBLE_DIFF: "<f8"}
+
+#: How NVIDIA's Caffe stores a blob since 0.16: the number of a type, and bytes.
+_RAW_DATA_TYPE, _RAW_DIFF_TYPE, _RAW_DATA, _RAW_DIFF = 10, 11, 12, 13
+_RAW_TYPES = {0: "<f8", 1: "<f4", 2: "<f2"}
+
+
+def read_blob(wire: Wire, message: Field, index: int) -> Weight:
+    """The BlobProto that ``message`` holds; ``index`` is its place in its layer, for messages."""
+    dims: list[int] | None = None
+    legacy: dict[int, int] = {}
+    floats: dict[int, list[Array]] = {number: [] for number in _FLOATS}
+    raw: dict[int, Field] = {}
+    for field in wire.message(message):
+        if field.number in _FLOATS:
+            floats[field.number].append(wire.numbers(field, _FLOATS[field.number]))
+        elif field.number == 7:
+            dims = [] if dims is None else dims
+            _read_dims(wire, field, dims)
+        elif field.number in _LEGACY:
+            legacy[field.number] = wire.integer(field)
+        elif _RAW_DATA_TYPE <= field.number <= _RAW_DIFF:
+            # Other forks use these numbers too: their meaning is checked where it is needed.
+            raw[field.number] = field
+
+    data = _joined(floats[_DOUBLE_DATA] or floats[_DATA])
+    diff = _joined(floats[_DOUBLE_DIFF] or floats[_DIFF])
+    if data is None and _RAW_DATA in raw:
+        data = _raw(wire, raw, _RAW_DATA_TYPE, _RAW_DATA, message)
+        if _RAW_DIFF in raw:
+            diff = _raw(wire, raw, _RAW_DIFF_TYPE, _RAW_DIFF, message)
+    if data is None:
+        data = np.empty(0, np.float32)
+
+    if legacy:
+        shape = tuple(legacy.get(number, 0) for number in _LEGACY)
+    elif dims is None and data.size == 0:
+        shape = (0,)  # a blob that was never given a shape
+    else:
+        shape = tuple(dims or ())
+    if min(shape, default=0) < 0:
+        raise wire.damaged(message.at, f"blob {index} has the shape {list(shape)}")
+    if math.prod(shape) != data.size:
+        unknown = "a fork of Caffe may have stored them in a way that netdef does not know"
+        raise wire.damaged(
+            message.at,
+            f"blob {index} is {shape_text(shape)}, which takes {math.prod(shape)} numbers, "
+            f"but it has {data.size}",
+            "" if data.size else unknown,
+        )
+    if diff is not None and diff.size != data.size:
+        raise wire.damaged(
+            message.at, f"blob {index} has {data.size} numbers but {diff.size} gradients"
+        )
+    return Weight(shape, data, diff, bool(legacy))
+
+
+def _read_dims(wire: Wire, shape: Field, dims: list[int]) -> None:
+    """Append the dimensions of a BlobShape to ``dims``: a message given twice is merged."""
+    for field in wire.message(shape):
+        if field.number != 1:
+            continue
+        if field.type == VARINT:
+            dims.append(_signed(field.value))
+        else:
+            wire.expect(field, LENGTH)
+            at = field.start
+            while at < field.end and len(dims) <= MOST_AXES:
+                value, at = wire.varint(at, field.end)
+                dims.append(_signed(value))
+        if len(dims) > MOST_AXES:
+            raise wire.damaged(field.at, f"a blob has more than {MOST_AXES} axes")
+
+
+def _joined(chunks: list[Array]) -> Array | None:
+    """The chunks of a repeated field as one array; None where there are no numbers."""
+    chunks = [chunk for chunk in chunks if chunk.size]
+    if len(chunks) > 1:
+        return np.concatenate(chunks)
+    return chunks[0] if chunks else None
+
+
+def _raw(wire: Wire, raw: dict[int, Field], type: int, values: int, message: Field) -> Array:
+    number = wire.integer(raw[type]) if type in raw else 0
+    if number not in _RAW_TYPES:
+        raise wire.damaged(
+            message.at, f"a blob has numbers of type {number}, which is not one of {_RAW_TYPES}"
+        )
+    wire.expect(raw[values], LENGTH)
+    return wire.numbers(raw[values], _RAW_TYPES[number])
+
+
+# --- files that are something else ----------------------------------------------------------------
+
+_SIGNATURES = {
+    b"\x89HDF\r\n\x1a\n": (
+        "is an HDF5 file",
+        "this version of netdef reads the binary form only (snapshot_format: BINARYPROTO)",
+    ),
+    b"\x1f\x8b": ("is compressed with gzip", "unpack it first"),
+    b"PK\x03\x04": ("is a zip archive", "unpack it first; PyTorch's files look like this too"),
+    b"version https://git-lfs": (
+        "is a Git LFS pointer, not the file it stands for",
+        "fetch the file with `git lfs pull`",
+    ),
+}
+
+
+def wrong_kind(wire: Wire, wanted: str) -> WeightsError | None:
+    """The error that says what the file is, if it is known to be something else than ``wanted``."""
+    head = bytes(wire.content[:512])
+    for signature, (what, hint) in _SIGNATURES.items():
+        if head.startswith(signature):
+            return wire.error("E402", f"{what}, not {wanted}", hint)
+    if b"<html" in head.lower():
+        hint = "the download went wrong; fetch the file again"
+        return wire.error("E402", f"is a web page, not {wanted}", hint)
+    if not any(byte < 32 and byte not in b"\t\n\r\f" for byte in head):
+        return wire.error("E402", f"is text, not {wanted}", "is it a prototxt?")
+
+    seen: set[tuple[int, int]] = set()
+    whole = Wire(wire.path, wire.content)
+    try:
+        for field in whole.fields():
+            seen.add((field.number, field.type))
+            if len(seen) > 16 or MOST_FIELDS - whole.fields_left > 10_000:
+                break
+    except WeightsError:
+        pass  # what was seen up to the damage has to do
+    if (1, VARINT) in seen and ((2, LENGTH) in seen or (3, LENGTH) in seen):
+        what, hint = "a .solverstate", "pass it with --snapshot"
+    elif (1, LENGTH) in seen and ((100, LENGTH) in seen or (2, LENGTH) in seen):
+        what, hint = "a .caffemodel", "pass it with --weights"
+    elif (1, VARINT) in seen and (2, VARINT) in seen:
+        what, hint = "a single blob (a mean image?)", ""
+    else:
+        return None
+    return None if what == wanted else wire.error("E402", f"is {what}, not {wanted}", hint)

@@ -1,0 +1,454 @@
+"""Reading .caffemodel files: of Caffe, of its forks, old, damaged, and of other programs."""
+
+from __future__ import annotations
+
+import os
+import struct
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from netdef.blob import Array
+from netdef.errors import Location, WeightsError
+from netdef.proto import netdef_pb2 as pb
+from netdef.weights import LayerWeights, Weight, Wire, copy_weights, read_weights
+
+VALUES = np.array([1.5, -2, 3e-8, 4, 5, 6], np.float32)
+
+# --- the wire format, written by hand -------------------------------------------------------------
+
+
+def varint(value: int) -> bytes:
+    """A varint; a negative number takes ten bytes, as protobuf writes it."""
+    value %= 1 << 64
+    out = bytearray()
+    while value > 127:
+        out.append(value & 127 | 128)
+        value >>= 7
+    return bytes([*out, value])
+
+
+def number(field: int, value: int) -> bytes:
+    return varint(field << 3) + varint(value)
+
+
+def record(field: int, *parts: bytes) -> bytes:
+    body = b"".join(parts)
+    return varint(field << 3 | 2) + varint(len(body)) + body
+
+
+def dims(*shape: int) -> bytes:
+    return record(7, record(1, *map(varint, shape)))
+
+
+def unpacked(field: int, values: Array) -> bytes:
+    key = varint(field << 3 | (1 if values.itemsize == 8 else 5))
+    return b"".join(key + value.tobytes() for value in values)
+
+
+DATA = record(5, VALUES.tobytes())
+
+
+def model(*blob: bytes) -> bytes:
+    """A .caffemodel with a layer "fc" that has one blob."""
+    return record(1, b"net") + record(
+        100, record(1, b"fc"), record(2, b"InnerProduct"), record(7, *blob)
+    )
+
+
+def read(tmp_path: Path, content: bytes) -> list[LayerWeights]:
+    path = tmp_path / "m.caffemodel"
+    path.write_bytes(content)
+    return read_weights(path)
+
+
+def read_blob(tmp_path: Path, *blob: bytes) -> Weight:
+    (layer,) = read(tmp_path, model(*blob))
+    (weight,) = layer.blobs
+    return weight
+
+
+# --- files of Caffe and of its forks --------------------------------------------------------------
+
+
+def assert_same_as_protobuf(path: Path) -> None:
+    """The reader finds what protobuf finds with the schema of Caffe."""
+    net = pb.NetParameter.FromString(path.read_bytes())
+    v2 = len(net.layer) > 0
+    expected = list(net.layer) if v2 else list(net.layers)
+    layers = read_weights(path)
+    assert [layer.name for layer in layers] == [layer.name for layer in expected]
+    for layer, other in zip(layers, expected, strict=True):
+        number = pb.V1LayerParameter.LayerType
+        assert layer.type == (other.type if v2 else number.Name(other.type))
+        for weight, blob in zip(layer.blobs, other.blobs, strict=True):
+            shape = blob.shape.dim
+            if weight.legacy:
+                shape = [blob.num, blob.channels, blob.height, blob.width]
+            assert list(weight.shape) == list(shape)
+            np.testing.assert_array_equal(weight.data, np.array(blob.data, np.float32))
+            assert not weight.data.flags.writeable
+
+
+@pytest.mark.parametrize("name", ["sgd_fixed", "adadelta"])
+def test_models_of_caffe(golden: Path, name: str) -> None:
+    assert_same_as_protobuf(golden / "solvers" / f"{name}.caffemodel")
+
+
+def test_models_of_caffe_and_of_forks_in_the_wild(shared: Path) -> None:
+    reference = shared / "reference"
+    paths = [*reference.glob("lenet/*.caffemodel"), *reference.glob("solvers/*.caffemodel")]
+    paths += reference.glob("models/*/weights.caffemodel")
+    assert len(paths) > 20
+    for path in paths:
+        if "hyperlpr_finemapping_v2" not in str(path):
+            assert_same_as_protobuf(path)
+
+
+def test_the_half_floats_of_nvidia(shared: Path) -> None:
+    """The same net was published in both precisions."""
+    models = shared / "reference" / "models"
+    single = read_weights(models / "hyperlpr_finemapping" / "weights.caffemodel")
+    half = read_weights(models / "hyperlpr_finemapping_v2" / "weights.caffemodel")
+    assert [layer.name for layer in half] == [layer.name for layer in single]
+    assert sum(len(layer.blobs) for layer in half) == 8
+    for of_half, of_single in zip(half, single, strict=True):
+        for a, b in zip(of_half.blobs, of_single.blobs, strict=True):
+            assert a.shape == b.shape
+            assert a.data.dtype == np.float16
+            np.testing.assert_allclose(a.data, b.data, rtol=2**-11, atol=2**-25)
+
+
+# --- three generations of layers ------------------------------------------------------------------
+
+
+def test_v1_layers(tmp_path: Path) -> None:
+    net = pb.NetParameter(name="old")
+    layer = net.layers.add(name="fc", type=pb.V1LayerParameter.INNER_PRODUCT)
+    layer.blobs.add(num=1, channels=1, height=2, width=3, data=VALUES)
+    (found,) = read(tmp_path, net.SerializeToString())
+    assert (found.name, found.type) == ("fc", "INNER_PRODUCT")
+    assert found.blobs[0].legacy
+    assert found.blobs[0].shape == (1, 1, 2, 3)
+    np.testing.assert_array_equal(found.blobs[0].data, VALUES)
+
+
+def test_v0_layers(tmp_path: Path) -> None:
+    net = pb.NetParameter(name="older")
+    layer = net.layers.add(bottom=["data"]).layer
+    layer.name, layer.type = "fc", "innerproduct"
+    layer.blobs.add(num=1, channels=1, height=2, width=3, data=VALUES)
+    (found,) = read(tmp_path, net.SerializeToString())
+    assert (found.name, found.type) == ("fc", "innerproduct")
+    np.testing.assert_array_equal(found.blobs[0].data, VALUES)
+
+
+def test_a_v1_type_of_a_fork(tmp_path: Path) -> None:
+    (found,) = read(tmp_path, record(2, record(4, b"x"), number(5, 250)))
+    assert found.type == "V1 type 250"
+
+
+# --- forms of blobs -------------------------------------------------------------------------------
+
+
+def test_data_are_views_of_the_file(tmp_path: Path) -> None:
+    weight = read_blob(tmp_path, dims(2, 3), DATA)
+    assert not weight.data.flags.owndata
+    assert not weight.data.flags.writeable
+    assert weight.data.dtype == np.float32
+
+
+@pytest.mark.parametrize("dtype", [np.float32, np.float64])
+@pytest.mark.parametrize("count", [1, 2, 15, 16, 17, 48, 49, 1000])
+def test_unpacked_numbers(tmp_path: Path, dtype: type, count: int) -> None:
+    values = np.random.default_rng(count).normal(size=count).astype(dtype)
+    field = 5 if dtype is np.float32 else 8
+    content = model(unpacked(field, values), dims(count), unpacked(field + 1, values))
+    (layer,) = read(tmp_path, content)
+    np.testing.assert_array_equal(layer.blobs[0].data, values)
+    np.testing.assert_array_equal(layer.blobs[0].diff, values)
+    assert layer.blobs[0].data.dtype == dtype
+
+
+def test_numbers_in_chunks_packed_and_not(tmp_path: Path) -> None:
+    weight = read_blob(
+        tmp_path,
+        record(5, VALUES[:2].tobytes()),
+        dims(6),
+        unpacked(5, VALUES[2:4]),
+        record(5),
+        record(5, VALUES[4:].tobytes()),
+    )
+    np.testing.assert_array_equal(weight.data, VALUES)
+
+
+def test_doubles_go_before_floats(tmp_path: Path) -> None:
+    doubles = VALUES.astype(np.float64) + 1e-12
+    content = [dims(6), DATA, record(8, doubles.tobytes()), record(9, doubles.tobytes())]
+    weight = read_blob(tmp_path, *content)
+    np.testing.assert_array_equal(weight.data, doubles)
+    np.testing.assert_array_equal(weight.diff, doubles)
+
+
+@pytest.mark.parametrize(("number_of_type", "dtype"), [(0, "<f8"), (1, "<f4"), (2, "<f2")])
+def test_raw_data_of_nvidia(tmp_path: Path, number_of_type: int, dtype: str) -> None:
+    raw = VALUES.astype(dtype).tobytes()
+    kinds = [number(10, number_of_type), number(11, number_of_type)]
+    weight = read_blob(tmp_path, dims(6), *kinds, record(12, raw), record(13, raw))
+    np.testing.assert_array_equal(weight.data, VALUES.astype(dtype))
+    np.testing.assert_array_equal(weight.diff, VALUES.astype(dtype))
+
+
+def test_another_fork_may_use_the_numbers_of_nvidia(tmp_path: Path) -> None:
+    weight = read_blob(tmp_path, dims(6), DATA, record(10, b"mask"), number(12, 1))
+    np.testing.assert_array_equal(weight.data, VALUES)
+
+
+def test_fields_of_forks_are_stepped_over(tmp_path: Path) -> None:
+    """A field that is clip_param in Caffe, whose fields are required, and a number in a fork."""
+    content = record(
+        100,
+        record(1, b"fc"),
+        record(148, varint(3 << 3 | 5) + struct.pack("<f", 1)),
+        number(150, 7),
+        record(7, dims(6), DATA),
+    )
+    (layer,) = read(tmp_path, content)
+    np.testing.assert_array_equal(layer.blobs[0].data, VALUES)
+
+
+def test_dims_packed_or_not(tmp_path: Path) -> None:
+    shape = record(7, number(1, 2), number(1, 3))
+    assert read_blob(tmp_path, shape, DATA).shape == (2, 3)
+
+
+def test_a_scalar_and_a_blob_that_was_never_shaped(tmp_path: Path) -> None:
+    assert read_blob(tmp_path, record(7), record(5, bytes(4))).shape == ()
+    assert read_blob(tmp_path).shape == (0,)
+
+
+# --- damaged files --------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("blob", "said"),
+    [
+        ([dims(2, 4), DATA], "2x4, which takes 8 numbers, but it has 6"),
+        ([dims(6)], "takes 6 numbers, but it has 0"),
+        ([dims(-2, -3), DATA], r"shape \[-2, -3\]"),
+        ([dims(1 << 62, 1 << 62, 4), DATA], "but it has 6"),
+        ([dims(*[1] * 33), DATA], "more than 32 axes"),
+        ([dims(*[1] * 20), dims(*[1] * 20), DATA], "more than 32 axes"),
+        ([number(1, -1), number(2, -6), DATA], r"shape \[-1, -6, 0, 0\]"),
+        ([dims(6), record(5, bytes(23))], "23 bytes are not a whole number"),
+        ([dims(6), DATA, record(6, bytes(8))], "6 numbers but 2 gradients"),
+        ([dims(6), number(5, 1)], "field 5 has wire type 0"),
+        ([dims(6), unpacked(5, np.zeros(6))], "field 5 has wire type 1 instead of 5"),
+        ([dims(6), record(12, bytes(12)), number(10, 3)], "numbers of type 3"),
+        ([dims(6), varint(5 << 3 | 2), varint(2**31 - 1)], "claims 2147483647 bytes where 0"),
+        ([dims(6), varint(5 << 3 | 2), varint(2**63)], "claims 9223372036854775808 bytes"),
+        ([varint(5 << 3 | 3), DATA, varint(5 << 3 | 4)], "wire type 3, unknown to Caffe"),
+        ([b"\x00\x00"], "0 is not a field number"),
+        ([b"\xff" * 12], "a number has no end"),
+        ([b"\x2d\x00"], "field 5 is cut short"),
+        ([record(7, record(1, b"\x80"))], "a number is cut short"),
+    ],
+)
+def test_a_damaged_blob_is_located(tmp_path: Path, blob: list[bytes], said: str) -> None:
+    with pytest.raises(WeightsError, match=said) as caught:
+        read_blob(tmp_path, *blob)
+    message = caught.value.diagnostics[0].message
+    assert caught.value.diagnostics[0].code == "E403"
+    assert message.startswith(f"{tmp_path}/m.caffemodel is damaged at byte ")
+    assert 'in layer "fc"' in message
+
+
+def test_a_name_without_end_is_damage(tmp_path: Path) -> None:
+    with pytest.raises(WeightsError, match="a name has 1000000 bytes"):
+        read(tmp_path, record(100, record(1, b"n" * 1_000_000)))
+
+
+def test_a_file_that_keeps_the_reader_busy_is_refused(tmp_path: Path) -> None:
+    with pytest.raises(WeightsError, match="more than 1000000 fields"):
+        read(tmp_path, model() + number(9, 1) * 1_000_001)
+
+
+def test_whatever_is_done_to_a_file_is_read_or_refused(golden: Path, tmp_path: Path) -> None:
+    whole = (golden / "solvers" / "sgd_fixed.caffemodel").read_bytes()
+    random = np.random.default_rng(0)
+    refused = 0
+    for trial in range(300):
+        content = bytearray(whole[: random.integers(len(whole))] if trial % 3 == 0 else whole)
+        for _ in range(trial % 4):
+            position = int(random.integers(max(1, len(content))))
+            content[position : position + 1] = random.bytes(1)
+        try:
+            for layer in read(tmp_path, bytes(content)):
+                for weight in layer.blobs:
+                    assert weight.data.size == np.prod(weight.shape, dtype=object)
+        except WeightsError:
+            refused += 1
+    assert 100 < refused < 300
+
+
+# --- files that are something else ----------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("content", "said", "hint"),
+    [
+        (b"", "is empty", ""),
+        (b'name: "LeNet"\nlayer { name: "x" }\n', "is text", "prototxt"),
+        (b"<!DOCTYPE html>\n<html><head>", "is a web page", "download"),
+        (b"version https://git-lfs.github.com/spec/v1\noid sha", "Git LFS pointer", "git lfs pull"),
+        (b"\x89HDF\r\n\x1a\n" + bytes(100), "is an HDF5 file", "BINARYPROTO"),
+        (b"PK\x03\x04" + bytes(50), "is a zip archive", "unpack"),
+        (b"\x1f\x8b\x08" + bytes(50), "is compressed with gzip", "unpack"),
+        (record(1, b"net"), "holds no layers", ""),
+        (number(1, 1) + number(2, 3) + record(5, bytes(12)), "is a single blob", ""),
+    ],
+)
+def test_a_file_of_another_kind_is_named(
+    tmp_path: Path, content: bytes, said: str, hint: str
+) -> None:
+    with pytest.raises(WeightsError, match=said) as caught:
+        read(tmp_path, content)
+    assert caught.value.diagnostics[0].code == "E402"
+    assert hint in caught.value.diagnostics[0].hint
+
+
+def test_a_solverstate_is_recognised(golden: Path) -> None:
+    with pytest.raises(WeightsError, match=r"is a \.solverstate, not a \.caffemodel") as caught:
+        read_weights(golden / "solvers" / "sgd_fixed.solverstate")
+    assert "--snapshot" in caught.value.diagnostics[0].hint
+
+
+def test_a_file_that_cannot_be_opened(tmp_path: Path) -> None:
+    with pytest.raises(WeightsError, match="there is no such file"):
+        read_weights(tmp_path / "missing.caffemodel")
+    with pytest.raises(WeightsError, match="it is a folder"):
+        read_weights(tmp_path)
+    with pytest.raises(WeightsError, match="null"):
+        read_weights("a\0b")
+    os.mkfifo(tmp_path / "pipe")
+    with pytest.raises(WeightsError, match="not a regular file"):
+        read_weights(tmp_path / "pipe")
+
+
+def test_the_wire_reads_the_largest_numbers(tmp_path: Path) -> None:
+    path = tmp_path / "file"
+    path.write_bytes(number(1, -1) + number(2, 2**63 - 1) + number((1 << 29) - 1, 0))
+    wire = Wire.open(path)
+    assert [wire.integer(field) for field in wire.fields()] == [-1, 2**63 - 1, 0]
+
+
+# --- copying --------------------------------------------------------------------------------------
+
+
+def layer(name: str, *blobs: Weight) -> LayerWeights:
+    return LayerWeights(name, "InnerProduct", blobs)
+
+
+def weight(*shape: int, legacy: bool = False) -> Weight:
+    size = int(np.prod(shape))
+    return Weight(shape, np.arange(1, size + 1, dtype=np.float32), legacy=legacy)
+
+
+@pytest.mark.parametrize("dtype", [np.float32, np.float64])
+def test_layers_are_matched_by_name(dtype: type) -> None:
+    targets = {"new": [np.zeros(3, dtype)], "relu": [], "fc": [np.zeros((2, 3), dtype)]}
+    report = copy_weights(
+        [layer("data"), layer("relu"), layer("fc", weight(2, 3)), layer("fc8", weight(4))],
+        targets,
+        path="m.caffemodel",
+    )
+    assert report.copied == ("fc",)
+    assert report.ignored == ("data", "fc8")
+    assert report.missing == ("new",)
+    assert report.mismatched == ()
+    np.testing.assert_array_equal(targets["fc"][0], [[1, 2, 3], [4, 5, 6]])
+    np.testing.assert_array_equal(targets["new"][0], 0)
+
+
+@pytest.mark.parametrize(
+    ("source", "target", "fits"),
+    [
+        ((1, 1, 2, 3), (2, 3), True),
+        ((1, 1, 1, 6), (6,), True),
+        ((1, 1, 1, 1), (), True),
+        ((2, 3, 1, 1), (2, 3, 1, 1), True),
+        ((2, 3, 1, 1), (2, 3), False),
+        ((1, 2, 1, 3), (2, 3), False),
+        ((1, 1, 2, 3), (3, 2), False),
+        ((1, 1, 2, 3), (1, 1, 1, 2, 3), False),
+    ],
+)
+def test_a_legacy_shape_counts_from_its_end(
+    source: tuple[int, ...], target: tuple[int, ...], fits: bool
+) -> None:
+    assert weight(*source, legacy=True).fits(target) == fits
+    assert weight(*source).fits(target) == (source == target)
+
+
+def test_nothing_is_copied_where_something_does_not_fit() -> None:
+    targets = {
+        "fc7": [np.zeros((2, 3))],
+        "fc8": [np.zeros((2, 3)), np.zeros(5)],
+        "fc9": [np.zeros((2, 3)), np.zeros(2)],
+    }
+    layers = [
+        layer("fc7", weight(2, 3)),
+        layer("fc8", weight(2, 3), weight(4)),
+        layer("fc9", weight(2, 3)),
+    ]
+    places = {"fc8": Location("net.prototxt", 12, 1)}
+    with pytest.raises(WeightsError) as caught:
+        copy_weights(layers, targets, path="m.caffemodel", locate=places.get)
+    first, second = caught.value.diagnostics
+    assert (first.code, second.code) == ("E404", "E405")
+    assert first.message == 'm.caffemodel: blob 1 of layer "fc8" is 5 in the net but 4 in the file'
+    assert second.message == 'm.caffemodel: layer "fc9" has 2 blobs in the net but 1 in the file'
+    assert first.location == places["fc8"]
+    assert "rename the layer" in first.hint
+    assert "--skip-mismatch" in first.hint
+    assert not any(target.any() for target in targets["fc7"] + targets["fc8"])
+
+    report = copy_weights(layers, targets, path="m.caffemodel", skip_mismatch=True)
+    assert report.copied == ("fc7",)
+    assert [str(mismatch.layer) for mismatch in report.mismatched] == ["fc8", "fc9"]
+    assert report.missing == ()
+    assert not any(target.any() for target in targets["fc8"] + targets["fc9"])
+
+
+def test_the_last_of_two_layers_with_one_name_stays() -> None:
+    target = np.zeros(2)
+    second = Weight((2,), np.array([8.0, 9.0]))
+    report = copy_weights([layer("x", weight(2)), layer("x", second)], {"x": [target]}, path="m")
+    assert report.copied == ("x",)
+    np.testing.assert_array_equal(target, [8, 9])
+
+
+def test_every_form_of_numbers_can_be_copied(tmp_path: Path) -> None:
+    doubles = np.array([1.5, -2, 1e300, 4, 5, 6])
+    for blob, expected in [
+        (unpacked(5, VALUES), VALUES),
+        (record(8, doubles.tobytes()), [1.5, -2, np.inf, 4, 5, 6]),
+        (number(10, 2) + record(12, VALUES.astype("<f2").tobytes()), VALUES.astype("<f2")),
+    ]:
+        target = np.zeros((2, 3), np.float32)
+        copy_weights(read(tmp_path, model(dims(2, 3), blob)), {"fc": [target]}, path="m")
+        np.testing.assert_array_equal(target.reshape(-1), np.float32(expected))
+
+
+def test_the_model_of_caffe_holds_what_caffe_computed(golden: Path) -> None:
+    """The parameters after the iteration of the snapshot, saved by Caffe in another way."""
+    numbers = golden / "solvers" / "sgd_fixed.npz"
+    if not numbers.exists():
+        pytest.skip("needs the reference numbers of the solvers")
+    with np.load(numbers) as reference:
+        step = int(reference["snapshot_iter"])
+        for found in read_weights(golden / "solvers" / "sgd_fixed.caffemodel"):
+            for index, blob in enumerate(found.blobs):
+                expected = reference[f"iter{step}/{found.name}/{index}"]
+                np.testing.assert_array_equal(blob.data.reshape(blob.shape), expected)
