@@ -1,0 +1,1 @@
+"""The ``netdef`` command: one file per subcommand, found by standing here."""

@@ -1,0 +1,56 @@
+"""netdef: trains and runs networks written as Caffe prototxt.
+
+``import netdef as caffe`` gives the names of pycaffe::
+
+    net = caffe.Net("deploy.prototxt", "lenet.caffemodel", caffe.TEST)
+    solver = caffe.get_solver("solver.prototxt")
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+__version__ = "0.1.0"
+
+TRAIN = 0
+TEST = 1
+
+#: Where each public name lives. They are imported when first asked for: ``netdef --help`` needs none.
+_HOMES = {
+    "Blob": "netdef.blob",
+    "Layer": "netdef.layer",
+    "Net": "netdef.net",
+    "NetdefError": "netdef.errors",
+    "SGDSolver": "netdef.solver",
+    "Solver": "netdef.solver",
+    "get_solver": "netdef.solver",
+    "layer_type_list": "netdef.layer",
+    "set_num_threads": "netdef.jit",
+    "set_random_seed": "netdef.net",
+}
+
+__all__ = ["TEST", "TRAIN", "__version__", "set_mode_cpu", *_HOMES]
+
+if TYPE_CHECKING:
+    from netdef.blob import Blob
+    from netdef.errors import NetdefError
+    from netdef.jit import set_num_threads
+    from netdef.layer import Layer, layer_type_list
+    from netdef.net import Net, set_random_seed
+    from netdef.solver import SGDSolver, Solver, get_solver
+
+
+def set_mode_cpu() -> None:
+    """Compute on the CPU: what netdef does anyway. For pycaffe scripts."""
+
+
+def __getattr__(name: str) -> Any:
+    if name in _HOMES:
+        import importlib
+
+        return getattr(importlib.import_module(_HOMES[name]), name)
+    raise AttributeError(f"module 'netdef' has no attribute {name!r}")
+
+
+def __dir__() -> list[str]:
+    return sorted(__all__)

@@ -184,3 +184,8 @@ def create(
             hint=did_you_mean(message.type, known) or f"known types: {', '.join(known)}",
         )
     return known[message.type](message, phase, locate)
+
+
+def layer_type_list() -> list[str]:
+    """The names of all layer types, in alphabetical order."""
+    return list(layer_types())

@@ -188,6 +188,17 @@ class Program:
             step.plan = planned
         self._bind()
 
+    def rebind(self) -> None:
+        """Let every layer see the present arrays; to be called after a parameter was bound anew."""
+        for step in self.steps:
+            self._bind_step(step)
+
+    def set_seed(self, seed: int) -> None:
+        """Draw random numbers from ``seed`` from now on; parameters stay."""
+        self.seed = seed
+        for step in self.steps:
+            step.layer.key = step.layer.draw_key(seed)
+
     # -- computation ----------------------------------------------------------------------------
 
     def forward(self, start: int = 0, end: int | None = None) -> float:

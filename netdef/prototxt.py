@@ -39,19 +39,24 @@ from __future__ import annotations
 
 import os
 import stat
+import struct
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Generic, TypeVar
 
-from google.protobuf import text_format
+from google.protobuf import text_encoding
+from google.protobuf.descriptor import FieldDescriptor
 from google.protobuf.message import Message
 
 from .errors import Diagnostic, Location, PrototxtError, did_you_mean
+from .prototxt_fields import FIRST_PRIVATE
 from .prototxt_parser import Parser
 from .prototxt_scanner import Place
-from .prototxt_tokens import LARGEST_TEXT, SPAN, Lines, decode
+from .prototxt_tokens import LARGEST_TEXT, SPAN, Lines, decode, printable
 
 M = TypeVar("M", bound=Message)
+
+_DOUBLE = FieldDescriptor.CPPTYPE_DOUBLE
 
 
 class Positions:
@@ -149,9 +154,9 @@ def read(path: str | os.PathLike[str], type: type[M]) -> Document[M]:
     try:
         status = os.stat(file)
         if stat.S_ISDIR(status.st_mode):
-            raise PrototxtError(
-                f"{file} is a folder, not a prototxt file", hint=_prototxts_in(file)
-            )
+            names = _prototxts_in(file)
+            hint = f"it holds {', '.join(names[:5])}{', ..' if names[5:] else ''}" if names else ""
+            raise PrototxtError(f"{file} is a folder, not a prototxt file", hint=hint)
         if not stat.S_ISREG(status.st_mode):
             raise PrototxtError(f"{file} is a device or a pipe, not a prototxt file")
         if status.st_size > LARGEST_TEXT:
@@ -160,26 +165,58 @@ def read(path: str | os.PathLike[str], type: type[M]) -> Document[M]:
     except (FileNotFoundError, NotADirectoryError):
         raise _missing(file) from None
     except (OSError, ValueError) as error:
-        reason = error.strerror if isinstance(error, OSError) else None
-        raise PrototxtError(f"{file!r} cannot be read: {reason or error}".lower()) from None
+        reason = (isinstance(error, OSError) and error.strerror) or str(error)
+        raise PrototxtError(f"{printable(file)} cannot be read: {reason.lower()}") from None
     return parse(data, type, file)
 
 
 def to_text(message: Message) -> str:
-    """``message`` in the layout Caffe prints and saves, without ``origin``."""
-    plain = message.__class__()
-    plain.CopyFrom(message)
-    _forget_origin(plain)
-    return text_format.MessageToString(plain)
+    """``message`` in the layout in which Caffe prints and saves it, without ``origin``.
+
+    Numbers are written as C++ protobuf writes them (``1``, not ``1.0``), so logs and saved files
+    compare equal with Caffe's.
+    """
+    lines: list[str] = []
+    _print(message, "", lines)
+    return "".join(lines)
 
 
-def _forget_origin(message: Message) -> None:
+def _print(message: Message, indent: str, lines: list[str]) -> None:
     for descriptor, value in message.ListFields():
-        if descriptor.message_type is not None:
-            for each in [value] if isinstance(value, Message) else value:
-                _forget_origin(each)
-        elif descriptor.name == "origin":
-            message.ClearField("origin")
+        name = descriptor.name
+        if name == "origin" and descriptor.number >= FIRST_PRIVATE:
+            continue
+        single = isinstance(value, (Message, str, bytes, int, float))
+        for each in (value,) if single else value:
+            if isinstance(each, Message):
+                lines.append(f"{indent}{name} {{\n")
+                _print(each, indent + "  ", lines)
+                lines.append(f"{indent}}}\n")
+            else:
+                lines.append(f"{indent}{name}: {_scalar(each, descriptor)}\n")
+
+
+def _scalar(value: str | bytes | float, descriptor: FieldDescriptor) -> str:
+    if isinstance(value, (str, bytes)):
+        return f'"{text_encoding.CEscape(value, False)}"'
+    if isinstance(value, float):
+        # As few digits as tell the value, but never fewer than C++ begins with.
+        few, all = (".15g", ".17g") if descriptor.cpp_type == _DOUBLE else (".6g", ".9g")
+        short = format(value, few)
+        exact = float(short) if descriptor.cpp_type == _DOUBLE else _float32(float(short))
+        return short if exact == value or value != value else format(value, all)
+    if isinstance(value, bool):
+        return "true" if value else "false"
+    if descriptor.enum_type is not None:
+        known = descriptor.enum_type.values_by_number.get(value)
+        return known.name if known else str(value)
+    return str(value)
+
+
+def _float32(value: float) -> float:
+    """The nearest single-precision number."""
+    (single,) = struct.unpack("f", struct.pack("f", value))
+    return float(single)
 
 
 def _too_large(file: str, size: int) -> PrototxtError:
@@ -190,19 +227,17 @@ def _too_large(file: str, size: int) -> PrototxtError:
 
 
 def _missing(file: str) -> PrototxtError:
+    if not file:
+        return PrototxtError("the name of the prototxt file is empty")
     folder = os.path.dirname(file) or "."
     if not os.path.isdir(folder):
         return PrototxtError(f"{file} does not exist: there is no folder {folder}")
-    try:
-        hint = did_you_mean(os.path.basename(file), os.listdir(folder))
-    except OSError:
-        hint = ""
-    return PrototxtError(f"{file or 'the file without a name'} does not exist", hint=hint)
+    hint = did_you_mean(os.path.basename(file), _prototxts_in(folder))
+    return PrototxtError(f"{file} does not exist", hint=hint)
 
 
-def _prototxts_in(folder: str) -> str:
+def _prototxts_in(folder: str) -> list[str]:
     try:
-        names = sorted(name for name in os.listdir(folder) if name.endswith(".prototxt"))
+        return sorted(name for name in os.listdir(folder) if name.endswith(".prototxt"))
     except OSError:
-        return ""
-    return f"it holds {', '.join(names[:5])}{', ...' if len(names) > 5 else ''}" if names else ""
+        return []

@@ -65,11 +65,11 @@ class Field:
     def takes(self) -> str:
         """What may stand after the name, as words for a sentence: ``an integer``."""
         if self.kind == INTEGER:
-            return "an integer, 0 or more" if self.low == 0 else "an integer"
+            return "an integer from 0 up" if self.low == 0 else "an integer"
         if self.kind == ENUM:
             names = list(self.values)
             if len(names) > 8:
-                return "one of its names, without quotes"
+                return "a name without quotes"
             return f"{', '.join(names[:-1])} or {names[-1]}" if len(names) > 1 else names[0]
         return {
             FLOAT: "a number",

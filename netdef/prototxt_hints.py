@@ -16,7 +16,7 @@ if TYPE_CHECKING:
 #: A longer name is no misspelling of anything.
 LONGEST_GUESS = 64
 
-_ROOTS = {"NetParameter": "a net definition", "SolverParameter": "a solver definition"}
+_ROOTS = {"NetParameter": "net definition", "SolverParameter": "solver definition"}
 _LAYERS = ("LayerParameter", "V1LayerParameter", "V0LayerParameter")
 
 #: What other frameworks and everyday speech call a field.
@@ -84,9 +84,9 @@ def title(frame: Frame) -> str:
     """What the user calls the message of ``frame``: ``convolution_param of layer "conv1"``."""
     if frame.type.name in _LAYERS:
         name = getattr(frame.message, "name", "")
-        return f'layer "{shown(name)}"' if name else "a layer without a name"
+        return f'layer "{shown(name)}"' if name else "an unnamed layer"
     if frame.parent is None:
-        return _ROOTS.get(frame.type.name, frame.type.name)
+        return f"the {_ROOTS.get(frame.type.name, frame.type.name)}"
     layer = _layer_of(frame)
     return f"{frame.name} of {title(layer)}" if layer else frame.name
 
@@ -106,6 +106,8 @@ def unknown_field(name: str, value: str, frame: Frame) -> str:
             return (
                 f'the old `layers {{ }}` has no {name}; write this one as  layer {{ type: ".." }}'
             )
+    if frame.type.name == "SolverParameter" and name == "batch_size":
+        return "the batch size belongs to the net:  data_param { batch_size: .. }"
     if name in _FORKS:
         return f"not a field of BVLC Caffe 1.0; it comes from {_FORKS[name]}"
     other = _OTHER_NAMES.get(name.lower(), "")
@@ -180,7 +182,7 @@ def no_block(field: Field, frame: Frame) -> str:
 def wrong_root(name: str, expected: MessageType, other: MessageType) -> str:
     """A sentence for a file of the ``other`` kind, seen by its field ``name``."""
     needed, given = _ROOTS[expected.name], _ROOTS[other.name]
-    return f"this is {given}, where {needed} is needed: it begins with `{name}`"
+    return f"this is a {given}, where a {needed} is needed: it begins with `{name}`"
 
 
 def unquoted(field: Field, value: str, frame: Frame) -> str:

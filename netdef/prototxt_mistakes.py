@@ -22,7 +22,9 @@ class Mistakes(Scanner):
         """``field`` at ``span`` has no ``:``. Returns whether a value follows all the same."""
         if self._kind == STRAY and self._token == "=":
             hint = f"write  {field.name}: .."
-            self._error("E006", f"`=` where `{field.name}` needs `:`", hint=hint, frame=frame)
+            self._error(
+                "E006", f"`{field.name}` is followed by `=`, not `:`", hint=hint, frame=frame
+            )
             self._advance()
             return True
         if self._at("{<"):
@@ -31,7 +33,7 @@ class Mistakes(Scanner):
             self._no_value(frame, field, span)
             return False
         hint = f"write  {field.name}: {'[..]' if self._at('[') else shown(self._token)}"
-        self._error("E006", f"`:` is missing after `{field.name}`", span, hint, frame)
+        self._error("E006", f"`{field.name}` has no `:` after it", span, hint, frame)
         return True
 
     def _brace_missing(self, frame: Frame, field: Field, span: tuple[int, int]) -> bool:
@@ -39,14 +41,15 @@ class Mistakes(Scanner):
         name = field.name
         if self._field_follows() and self._token in field.message_type.fields:
             hint = f"write  {name} {{"
-            self._error("E004", f"`{{` is missing after `{name}`", span, hint, frame)
+            self._error("E004", f"`{name}` has no `{{` after it", span, hint, frame)
             self._imbalance += 1
             return True
         if self._ends_value():
             self._no_value(frame, field, span)
             return False
         if self._kind == STRAY and self._token == "=":
-            self._error("E006", f"`=` after `{name}`", hint=f"write  {name} {{ .. }}", frame=frame)
+            hint = f"write  {name} {{ .. }}"
+            self._error("E006", f"`{name}` is followed by `=`", hint=hint, frame=frame)
             self._advance()
             if self._at("{<"):
                 return True
@@ -128,10 +131,10 @@ class Mistakes(Scanner):
             hint = f"write  {name}: {value:.0f}" if value.is_integer() and value < 1e15 else ""
             return "E013", f"`{name}` takes {takes}, not {shown(token)}", end, hint
         hint = ""
-        if tokens.integer(token) is not None:
-            hint = "hexadecimal and octal numbers are for integers"
-        elif token[0] == "0" and token.isdigit():
+        if token[0] == "0" and token.isdigit():
             hint = "a leading zero makes it octal: leave it out"
+        elif tokens.integer(token) is not None:
+            hint = "only integers may be hexadecimal"
         elif "_" in token:
             hint = "write the digits without `_`"
         return "E007", f"{shown(token)} is not a number", end, hint
@@ -151,13 +154,13 @@ class Mistakes(Scanner):
         hint: Hint = ""
         resume = -1
         if self.text.startswith("//", start):
-            message, hint = "`//` begins no comment here", "comments begin with #"
+            message, hint = "a comment that begins with //", "comments begin with #"
             end, resume = start + 2, self._line_end(start)
         elif self.text.startswith("/*", start):
-            message, hint = "`/*` begins no comment here", "begin each line of it with #"
+            message, hint = "a comment that begins with /*", "begin each of its lines with #"
             closed = self.text.find("*/", start)
             end, resume = start + 2, closed + 2 if closed >= 0 else len(self.text)
-        elif self.text.startswith(("<<<<<<< ", "=======", ">>>>>>> "), start):
+        elif tokens.CONFLICT.match(self.text, start):
             message, hint = "a merge conflict was left unresolved", "keep one of the two versions"
             end = resume = self._line_end(start)
         elif self._at("["):
@@ -170,12 +173,12 @@ class Mistakes(Scanner):
             if self._at("{<"):
                 resume = self._block_end(self._start)
         elif self._at("{<"):
-            message = f"`{token}` has no field name before it"
+            message = f"no field name before `{token}`"
             resume = self._block_end(start)
         elif self._at(",;"):
             message, resume = f"one `{token}` too many", end
         elif self._at(":"):
-            message = "`:` has no field name before it"
+            message = "no field name before `:`"
         elif self._kind in (tokens.STRING, NUMBER):
             hint = self._second_value(frame)
         elif token in "\"'":
@@ -195,8 +198,7 @@ class Mistakes(Scanner):
         if field.repeated:
             example = {STRING: '"a", "b"', FLOAT: "0.1, 0.2"}.get(field.kind, "1, 2")
             return f"several values go in a list:  {field.name}: [{example}]"
-        before = self.text[max(0, self._start - 40) : self._start].rstrip()
-        if field.kind == FLOAT and before.endswith(",") and self._kind == NUMBER:
+        if field.kind == FLOAT and self._kind == NUMBER and self.text[self._start - 1] == ",":
             return "the decimal point is `.`, not `,`"
         return f"`{field.name}` takes one value"
 

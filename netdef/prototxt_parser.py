@@ -57,7 +57,7 @@ class Parser(Mistakes):
             self._advance()
             self._read_fields(root)
             while self._kind != END:
-                self._error("E004", f"this `{self._token}` closes nothing")
+                self._error("E004", f"this `{self._token}` closes nothing", hint="one too many")
                 self._imbalance += 1
                 self._advance()
                 self._read_fields(root)
@@ -83,7 +83,7 @@ class Parser(Mistakes):
                     self._return_to = None
                 if self._kind == SYMBOL and self._token in ",;":
                     self._advance()
-            elif self._at("}>") and not self.text.startswith(">>>>>>> ", self._start):
+            elif self._at("}>") and not tokens.CONFLICT.match(self.text, self._start):
                 return
             else:
                 self._not_a_field(frame)
@@ -211,9 +211,9 @@ class Parser(Mistakes):
             self._end_reported = True
             return
         if self._token != closing:
-            opened = self.lines.number(frame.opened)
-            message = f"the brace of line {opened} is closed by `{self._token}`"
-            self._error("E004", message, hint=f"write `{closing}`")
+            opener = self.text[frame.opened]
+            hint = f"write `{closing}`"
+            self._error("E004", f"`{opener}` is closed by `{self._token}`", hint=hint)
         frame.closed = self._start
         if frame.parent is not None:
             frame.parent.last = frame
@@ -380,15 +380,17 @@ class Parser(Mistakes):
             self._advance()
         ends = self._ends_value()
         value = "" if ends or (self._kind == SYMBOL and self._token != "{") else self._token
+        no_field = not separated and not self._at("{<[")
+        hint = "what is no field belongs behind a #" if no_field else ""
         self._error(
             "E012",
             f"unknown field `{shown(name)}`",
             span,
-            lambda: hints.unknown_field(name, value, frame),
+            lambda: hints.unknown_field(name, value, frame) or hint,
             frame,
         )
-        if not separated and not self._at("{<["):
-            # No field at all, as it seems: leave the rest of its line.
+        if no_field:
+            # Leave the rest of its line.
             self._jump(self._resume(span[1]))
         elif not ends:
             self._skip_value()
@@ -409,19 +411,25 @@ class Parser(Mistakes):
         while outermost.parent is not None and outermost.parent is not owner:
             outermost = outermost.parent
             between += 1
-        at, line = frame.opened, 0
+        name, start, at = self._token, self._start, frame.opened
         if self._count < MOST_SHOWN:
-            at = self._unclosed(outermost.opened, self._start)
-            line = self.lines.number(self._start)
-        hint = f"its `}}` is missing before `{self._token}` on line {line}"
+            at = self._unclosed(outermost.opened, start)
+
+        def hint() -> str:
+            return f"its `}}` is missing before `{name}` on line {self.lines.number(start)}"
+
         self._error("E004", self._unclosed_message(at), (at, at + 1), hint)
         self._imbalance -= between
         self._return_to = owner
 
     def _brace_too_early(self, frame: Frame) -> None:
         """Fields of ``frame`` follow its closing brace: take that brace for a slip and read on."""
-        hint = f"`{self._token}` on line {self.lines.number(self._start)} belongs to it"
+        name, start = self._token, self._start
         span = frame.closed, frame.closed + 1
+
+        def hint() -> str:
+            return f"`{name}` on line {self.lines.number(start)} belongs to it"
+
         self._error("E004", f"this brace closes {hints.title(frame)} too early", span, hint)
         self._imbalance += 1
         self._depth += 1

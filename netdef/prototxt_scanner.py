@@ -84,7 +84,9 @@ class Scanner:
         found = []
         for code, start, end, message, hint, frame in sorted(self._mistakes, key=lambda m: m[1]):
             if frame is not None:
-                message = f"{message} in {hints.title(frame)}"
+                # Behind the name of the field where the sentence begins with it, else at the end.
+                middle = message.find("`", 1) + 1 if message.startswith("`") else len(message)
+                message = f"{message[:middle]} in {hints.title(frame)}{message[middle:]}"
             where = self.lines.location(start, end)
             found.append(
                 Diagnostic(code, message, where, hint if isinstance(hint, str) else hint())
@@ -128,7 +130,7 @@ class Scanner:
         hint: Hint = "",
         frame: Frame | None = None,
     ) -> None:
-        """Note a mistake at ``span``, by default the current token; ``frame`` names its message."""
+        """Note a mistake at ``span``, by default the current token; ``frame`` holds the field."""
         self._count += 1
         if self._count <= MOST_SHOWN:
             start, end = span or (self._start, self._end)

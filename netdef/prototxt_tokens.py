@@ -6,7 +6,6 @@ more than time in proportion to its length.
 
 from __future__ import annotations
 
-import bisect
 import codecs
 import re
 from typing import Final
@@ -51,7 +50,7 @@ BRACE: Final = re.compile(rf"\#[^\n]*|{_QUOTED}|([][{{}}<>])")
 #: A value written without the quotes it needs: to the end of its words on this line.
 _WORD = r"""[^\s{}<>\[\];,#"']"""
 UNQUOTED: Final = re.compile(
-    rf"{_WORD}+(?:[ \t]+(?![A-Za-z_]\w*[ \t]*[:{{<]){_WORD}+){{0,20}}[\"']?", re.ASCII
+    rf"{_WORD}+(?:[ \t]+(?!//|[A-Za-z_]\w*[ \t]*[:{{<]){_WORD}+){{0,20}}[\"']?", re.ASCII
 )
 #: A string between typographic quotation marks, as a word processor makes them.
 CURLY_QUOTED: Final = re.compile("[“”„‟«‘’‚]([^“”„‟»‘’\"'\n]*)[“”„‟»‘’\"']?")
@@ -59,6 +58,9 @@ CURLY_QUOTED: Final = re.compile("[“”„‟«‘’‚]([^“”„‟»‘�
 FIELD_FOLLOWS: Final = re.compile(r"[ \t]*[:{<]")
 #: Where reading may go on after something unreadable: a closing brace, a line's end, a field.
 RESUME: Final = re.compile(r"[}>\n]|\b[A-Za-z_]\w*[ \t]*[:{<]", re.ASCII)
+
+#: The lines that version control leaves in a file whose versions it could not join.
+CONFLICT: Final = re.compile(r"^(?:<{7} |={7}\r?$|>{7} )", re.MULTILINE)
 
 _UNPRINTABLE = re.compile("[\x00-\x08\x0a-\x1f\x7f-\x9f\ud800-\udfff]")
 _SURROGATE = re.compile("[\ud800-\udfff]")
@@ -105,31 +107,29 @@ _ENCODINGS = (
 
 
 class Lines:
-    """Finds the line and column of an offset in a text. The text is split on the first question."""
+    """Finds the line and column of an offset in a text."""
 
     def __init__(self, file: str, text: str) -> None:
         self.file = file
         self.text = text
-        self._starts: list[int] | None = None
-        self._last = (-1, "")
+        # The line that was asked for last: mistakes of one long line share its text.
+        self._first = -1
+        self._source = ""
 
     def number(self, offset: int) -> int:
         """The line that holds ``offset``, counted from 1."""
-        if self._starts is None:
-            self._starts = [0, *(m.end() for m in re.finditer("\n", self.text))]
-        return bisect.bisect_right(self._starts, offset)
+        return self.text.count("\n", 0, offset) + 1
 
     def location(self, start: int, end: int) -> Location:
         """The place of ``text[start:end]``, cut at the end of its line."""
-        line = self.number(start)
-        assert self._starts is not None
-        first = self._starts[line - 1]
-        if self._last[0] != line:
-            last = self._starts[line] if line < len(self._starts) else len(self.text)
-            self._last = (line, printable(self.text[first:last].rstrip("\r\n")))
-        source = self._last[1]
-        length = max(1, min(end - start, len(source) - (start - first)))
-        return Location(self.file, line, start - first + 1, length, source)
+        first = self.text.rfind("\n", 0, start) + 1
+        if first != self._first:
+            last = self.text.find("\n", first)
+            line = self.text[first : last if last >= 0 else len(self.text)]
+            self._first, self._source = first, printable(line.rstrip("\r"))
+        column = start - first + 1
+        length = max(1, min(end - start, len(self._source) - column + 1))
+        return Location(self.file, self.number(start), column, length, self._source)
 
 
 def printable(text: str) -> str:
@@ -168,7 +168,7 @@ def decode(data: bytes, file: str) -> str:
             code="E002",
         )
     controls = len(head) - len(
-        head.translate(None, bytes((*range(9), *range(14, 27), *range(28, 32))))
+        head.translate(None, bytes((*range(9), *range(14, 26), *range(28, 32))))
     )
     if b"\0" in head or controls * 20 > len(head):
         raise PrototxtError(

@@ -290,7 +290,7 @@ def _is_v0(net: pb.NetParameter) -> bool:
 def _fold_padding(work: _Work) -> None:
     """Give the padding of each V0 padding layer to the convolution or pooling that reads it."""
     old = work.net.layers
-    made_by = {name: -1 for name in work.net.input}
+    made_by = dict.fromkeys(work.net.input, -1)
     folded = []
     for index, layer in enumerate(old):
         if layer.layer.type != "padding":

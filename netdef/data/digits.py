@@ -136,9 +136,25 @@ SOFTNESS = (0.9, 1.7)  # pixels over which the edge of a stroke fades
 INK = (0.70, 1.0)  # brightness of a stroke, 1 being white
 NOISE = 0.06  # largest standard deviation of a pixel
 
-#: Random numbers an image uses before its noise: 13 of its own, 4 pressures, 32 for the patch, and
-#: two for each control point.
-OWN, PRESSURES, PATCH = 13, 4, 32
+# The uniform numbers an image is made of, by column: its own, then PRESSURES along its strokes,
+# then the PATCH. Moves of control points and noise come from streams of their own.
+(
+    WAY,
+    WIDTH,
+    HEIGHT,
+    SLANT,
+    SLANT_TOO,
+    TURN,
+    TURN_TOO,
+    RIGHT,
+    DOWN,
+    RADIUS,
+    FADE,
+    LEVEL,
+    GRAIN,
+    OWN,
+) = range(14)
+PRESSURES, PATCH = 4, 32
 
 
 def generate(count: int, *, seed: int, split: str) -> Iterator[tuple[Bytes, Bytes]]:
@@ -316,13 +332,13 @@ def _images(labels: Bytes, indices: Counters, stream: Counters) -> Bytes:
     streams = _mix(stream ^ _mix(indices + np.uint64(1)))
     own = _uniform(streams, OWN + PRESSURES + PATCH)
     starts, ends = _strokes(labels, own, streams)
-    radius = _between(RADII, own[:, 9])
+    radius = _between(RADII, own[:, RADIUS])
     distance = _distance(starts, ends, _thickness(radius, own[:, OWN : OWN + PRESSURES]))
-    softness = _between(SOFTNESS, own[:, 10])
+    softness = _between(SOFTNESS, own[:, FADE])
     ink = np.clip((radius[:, None] - distance) / softness[:, None] + 0.5, 0.0, 1.0)
     ink = ink * ink * (3.0 - 2.0 * ink)  # no visible edge where the fade begins and ends
-    level = _between(INK, own[:, 11])
-    noise = _noise(streams) * (own[:, 12] * NOISE)[:, None]
+    level = _between(INK, own[:, LEVEL])
+    noise = _noise(streams) * (own[:, GRAIN] * NOISE)[:, None]
     grey = np.clip(ink * level[:, None] + noise, 0.0, 1.0)
     images: Bytes = (grey * 255.0 + 0.5).astype(np.uint8)
     return images.reshape(-1, SIDE, SIDE)
@@ -333,7 +349,7 @@ def _strokes(labels: Bytes, own: Floats, streams: Counters) -> tuple[Floats, Flo
     starts = np.empty((2, len(labels), SEGMENTS), np.float32)
     ends = np.empty_like(starts)
     ways = np.array([len(ways) for ways in SKELETONS])[labels]
-    chosen = np.minimum((own[:, 0] * ways.astype(np.float32)).astype(np.intp), ways - 1)
+    chosen = np.minimum((own[:, WAY] * ways.astype(np.float32)).astype(np.intp), ways - 1)
     for label, way in sorted(set(zip(labels.tolist(), chosen.tolist(), strict=True))):
         rows = np.flatnonzero((labels == label) & (chosen == way))
         skeleton = _skeletons()[label][way]
@@ -359,17 +375,17 @@ def _place(points: Floats, own: Floats) -> Floats:
     """Bend, scale, slant and rotate ``points (2, n, p)``, then put them in the image."""
     x, y = _bend(points, own[:, OWN + PRESSURES :])
     column = own[:, :, None]
-    x = (x - BOX_WIDTH / 2) * _between(WIDTHS, column[:, 1])
-    y = (y - BOX_HEIGHT / 2) * _between(HEIGHTS, column[:, 2])
+    x = (x - BOX_WIDTH / 2) * _between(WIDTHS, column[:, WIDTH])
+    y = (y - BOX_HEIGHT / 2) * _between(HEIGHTS, column[:, HEIGHT])
     # Two draws added: slight slants and turns are more common than great ones.
-    x = x - y * _between(SLANTS, (column[:, 3] + column[:, 4]) * 0.5)
-    t: Floats = (column[:, 5] + column[:, 6] - 1.0) * HALF_TURN
+    x = x - y * _between(SLANTS, (column[:, SLANT] + column[:, SLANT_TOO]) * 0.5)
+    t: Floats = (column[:, TURN] + column[:, TURN_TOO] - 1.0) * HALF_TURN
     norm = np.reciprocal(t * t + 1.0)
     cosine, sine = (1.0 - t * t) * norm, (t + t) * norm
     return np.stack(
         (
-            _fit(x * cosine - y * sine, column[:, 7]),
-            _fit(x * sine + y * cosine, column[:, 8]),
+            _fit(x * cosine - y * sine, column[:, RIGHT]),
+            _fit(x * sine + y * cosine, column[:, DOWN]),
         )
     )
 

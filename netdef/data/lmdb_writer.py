@@ -107,7 +107,7 @@ class LMDBWriter:
                 sync=False,  # once, at the end
                 metasync=False,
             )
-        except lmdb.Error as error:
+        except (OSError, lmdb.Error) as error:
             self._discard()
             raise self._failure(error) from error
         return self
@@ -128,13 +128,19 @@ class LMDBWriter:
                             raise ValueError(f"two records of {self.path} have the key {key!r}")
                 break
             except lmdb.MapFullError:
-                self._environment.set_mapsize(2 * self._environment.info()["map_size"])
+                self._grow()
             except lmdb.BadValsizeError:
                 raise  # a key that LMDB cannot hold is a mistake of the caller
             except lmdb.Error as error:
                 raise self._failure(error) from error
         self._pending.clear()
         self._pending_bytes = 0
+
+    def _grow(self) -> None:
+        try:
+            self._environment.set_mapsize(2 * self._environment.info()["map_size"])
+        except lmdb.Error as error:
+            raise self._failure(error) from error
 
     def __exit__(
         self,

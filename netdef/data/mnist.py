@@ -302,8 +302,8 @@ def _download_file(file: IdxFile, folder: Path, mirrors: Sequence[str], progress
     raise DataError(
         f"cannot download {file.name} of MNIST ({'; '.join(reasons) or 'no mirror given'})",
         code="E363",
-        hint=f"fetch {_series([each.name for each in FILES])}, on another computer if need be, "
-        "put them in one folder, and run netdef data mnist DIR --from FOLDER; "
+        hint=f"fetch {_series([each.name for each in FILES])} from {MIRRORS[0]}, on another "
+        "computer if need be, put them in one folder, and run netdef data mnist DIR --from FOLDER; "
         "netdef data digits DIR makes a set of digits without a network",
     )
 

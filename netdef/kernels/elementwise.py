@@ -4,7 +4,13 @@ from __future__ import annotations
 
 from typing import Any
 
+import numpy as np
+
+from netdef.blob import Array
 from netdef.jit import kernel, prange
+
+#: Values that one job of a sum takes: fixed, so that sums do not depend on the number of threads.
+BLOCK = 4096
 
 
 @kernel
@@ -26,3 +32,20 @@ def multiply(x: Any, y: Any, z: Any) -> None:
     """z = x * y"""
     for i in prange(z.size):
         z[i] = x[i] * y[i]
+
+
+def sum_of_squares(x: Array) -> float:
+    """The sum of the squares of a flat array, in float64."""
+    blocks = np.empty(-(-x.size // BLOCK))
+    _sums_of_squares(x, blocks)
+    return float(blocks.sum())
+
+
+@kernel
+def _sums_of_squares(x: Any, blocks: Any) -> None:
+    for block in prange(blocks.size):
+        total = 0.0
+        for i in range(block * BLOCK, min(x.size, (block + 1) * BLOCK)):
+            value = np.float64(x[i])
+            total += value * value
+        blocks[block] = total

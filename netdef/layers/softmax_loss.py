@@ -64,15 +64,11 @@ class SoftmaxWithLoss(Layer):
         outer, classes, inner = self._view
         softmax(bottom[0].data.reshape(self._view), self._prob)
         _losses(self._prob, bottom[1].flat, self._ignore, self._has_ignore, self._losses)
-        worst = self._losses.min(initial=0.0)
-        if worst < 0:
-            kinds = self._losses
-            invalid = np.flatnonzero(kinds == INVALID)
-            if invalid.size:
-                raise bad_label(self, bottom[1], int(invalid[0]), classes)
         # A loss is never negative: what is, marks a prediction that does not count.
-        valid = self._losses >= 0 if worst < 0 else slice(None)
-        counted = self._losses[valid]
+        marked = self._losses < 0
+        if (self._losses == INVALID).any():
+            raise bad_label(self, bottom[1], int(np.argmax(self._losses == INVALID)), classes)
+        counted = self._losses[~marked]
         self._normalizer = normalizer(self._mode, outer, inner, counted.size)
         top[0].data[...] = counted.sum() / self._normalizer
         if len(top) == 2:

@@ -52,6 +52,7 @@ class Progress:
         )
         self._weights = ""
         self._tests: dict[int, events.TestFinished] = {}
+        self._test_nets = 1
         self._end: events.SolveFinished | None = None
         self._closed = False
 
@@ -67,6 +68,8 @@ class Progress:
             case events.NetBuilding(role, source, index):
                 number_of = f" #{index}" if role == "test" else ""
                 line.status = f"building {role} net{number_of} from {source}"
+                if role == "test":
+                    self._test_nets = index + 1
             case events.KernelCompiled(name):
                 line.status = f"compiling kernels (first run only): {name}"
             case events.SolveStarted():
@@ -113,7 +116,7 @@ class Progress:
             case events.TestFinished(interrupted=True):
                 yield f"iteration {event.iteration}: test interrupted", ""
             case events.TestFinished():
-                which = f" #{event.index}" if len(self._tests) > 1 else ""
+                which = f" #{event.index}" if self._test_nets > 1 else ""
                 yield f"iteration {event.iteration}: test{which} {scores(event)}", "green"
             case events.StepReached(iteration, step):
                 yield f"iteration {iteration}: learning rate, step {step}", ""
@@ -215,7 +218,8 @@ class _Line:
             label, done, total = "train", self._iteration, self._max_iter
             self._speed.sample(time.monotonic(), self._iteration)
         room = width - len(label) - 1
-        text = self._facts(f"{done}/{total}" if total else str(done), room - NARROWEST_BAR - 1)
+        position = f"{done}/{total}" + (" batches" if self._testing else "")
+        text = self._facts(position, room - NARROWEST_BAR - 1)
         bar = min(room - len(text) - 1, WIDEST_BAR)
         cells: list[Text | ProgressBar] = [Text(label)]
         if bar >= NARROWEST_BAR:

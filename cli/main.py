@@ -1,0 +1,69 @@
+"""``netdef``: finds the subcommands and reports what goes wrong."""
+
+from __future__ import annotations
+
+import difflib
+import importlib
+import pkgutil
+import sys
+from typing import Any
+
+import click
+
+import netdef
+import netdef_cli
+from netdef.errors import NetdefError
+
+#: Files of this folder that are no subcommand.
+_NOT_COMMANDS = {"main", "running"}
+
+
+class Commands(click.Group):
+    """The subcommands. The user's mistake is one message and status 1; ours is a traceback."""
+
+    def list_commands(self, ctx: click.Context) -> list[str]:
+        names = (module.name for module in pkgutil.iter_modules(netdef_cli.__path__))
+        return sorted(name for name in names if name not in _NOT_COMMANDS)
+
+    def get_command(self, ctx: click.Context, name: str) -> click.Command | None:
+        if name not in self.list_commands(ctx):
+            return None
+        command = getattr(importlib.import_module(f"netdef_cli.{name}"), name)
+        assert isinstance(command, click.Command)
+        return command
+
+    def resolve_command(
+        self, ctx: click.Context, args: list[str]
+    ) -> tuple[str | None, click.Command | None, list[str]]:
+        name = args[0]
+        if self.get_command(ctx, name) is None and not name.startswith("-"):
+            known = self.list_commands(ctx)
+            close = difflib.get_close_matches(name, known, n=1)
+            hint = f'did you mean "{close[0]}"?' if close else f"there are {', '.join(known)}"
+            raise click.UsageError(f'there is no command "{name}"; {hint}', ctx)
+        return super().resolve_command(ctx, args)
+
+    def invoke(self, ctx: click.Context) -> Any:
+        try:
+            return super().invoke(ctx)
+        except NetdefError as error:
+            # Diagnostics are laid out already: click would put "Error: " before the first.
+            click.echo(str(error), err=True)
+            ctx.exit(1)
+        except BrokenPipeError:
+            # Whoever read the output has gone; there is nobody left to tell.
+            sys.stderr.close()
+            ctx.exit(1)
+
+
+@click.group(cls=Commands, context_settings={"help_option_names": ["-h", "--help", "-help"]})
+@click.version_option(netdef.__version__, "-V", "--version", "-version", prog_name="netdef")
+def main() -> None:
+    """Train and run networks written as Caffe prototxt.
+
+    Caffe's own spellings work too:  netdef train -solver solver.prototxt
+    """
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,70 @@
+"""``netdef show``: print a net at any stage between its text and its plan."""
+
+from __future__ import annotations
+
+import click
+
+from netdef_cli.running import caffe_option, split_stages
+
+STAGES = ("parsed", "upgraded", "kept", "split", "plan")
+
+
+@click.command()
+@click.argument("file", type=click.Path())
+@click.option(
+    "--stage",
+    "what",
+    type=click.Choice(STAGES),
+    default="plan",
+    show_default=True,
+    help="How far to take the net before printing it.",
+)
+@click.option(
+    "--phase",
+    "-phase",
+    type=click.Choice(["TRAIN", "TEST"], case_sensitive=False),
+    default="TRAIN",
+    show_default=True,
+)
+@caffe_option("level", type=int, default=0, help="Level of the net's state.")
+@click.option("--stages", "-stage", default="", help="Stages of the net's state, comma-separated.")
+def show(file: str, what: str, phase: str, level: int, stages: str) -> None:
+    """Print the net in FILE as it was parsed, upgraded, kept for a phase, split, or planned.
+
+    \b
+    parsed    as read
+    upgraded  in the layer syntax of Caffe 1.0
+    kept      with only the layers of the phase
+    split     with a Split behind every blob that several layers read
+    plan      shapes, parameters, and who needs a gradient
+    """
+    from netdef import graph, prototxt
+    from netdef.plan import describe, plan
+    from netdef.proto import netdef_pb2 as pb
+    from netdef.upgrade import upgrade_net
+
+    document = prototxt.read(file, pb.NetParameter)
+    net, positions = document.message, document.positions
+    if what == "parsed":
+        click.echo(prototxt.to_text(net), nl=False)
+        return
+    doubts: list[object] = []
+    net = upgrade_net(net, positions, doubts)  # type: ignore[arg-type]
+    for doubt in doubts:
+        click.echo(str(doubt), err=True)
+    if what == "upgraded":
+        click.echo(prototxt.to_text(net), nl=False)
+        return
+    state = pb.NetState(phase=pb.Phase.Value(phase.upper()), level=level)
+    state.MergeFrom(net.state)
+    state.phase = pb.Phase.Value(phase.upper())
+    state.stage.extend(split_stages(stages))
+    net = graph.keep(net, state, positions)
+    if what == "kept":
+        click.echo(prototxt.to_text(net), nl=False)
+        return
+    net = graph.split(net, positions)
+    if what == "split":
+        click.echo(prototxt.to_text(net), nl=False)
+        return
+    click.echo(describe(plan(net, positions)))

@@ -1,0 +1,73 @@
+"""``netdef train``: train a network, resume, or fine-tune."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import click
+
+from netdef_cli.running import EFFECTS, Signals, caffe_option, run_options, running, split_stages
+
+
+@click.command(no_args_is_help=True)
+@click.argument("solver_file", metavar="SOLVER", required=False, type=click.Path())
+@caffe_option("solver", type=click.Path(), help="The solver, in Caffe's spelling.")
+@caffe_option("snapshot", type=click.Path(), help="Resume from this .solverstate.")
+@caffe_option("weights", default="", help="Start from these .caffemodel files, comma-separated.")
+@caffe_option(
+    "sigint_effect",
+    type=click.Choice(EFFECTS),
+    default="stop",
+    show_default=True,
+    help="What Ctrl-C does; a second one ends at once.",
+)
+@caffe_option(
+    "sighup_effect",
+    type=click.Choice(EFFECTS),
+    default="snapshot",
+    show_default=True,
+    help="What SIGHUP does.",
+)
+@run_options
+def train(
+    solver_file: str | None,
+    solver: str | None,
+    snapshot: str | None,
+    weights: str,
+    sigint_effect: str,
+    sighup_effect: str,
+    **options: Any,
+) -> None:
+    """Train the network of SOLVER, a solver prototxt.
+
+    \b
+    netdef train solver.prototxt
+    netdef train solver.prototxt --snapshot lenet_iter_5000.solverstate
+    netdef train solver.prototxt --weights lenet_iter_10000.caffemodel
+    """
+    if solver_file and solver:
+        raise click.UsageError("give the solver once: netdef train SOLVER")
+    path = solver_file or solver
+    if not path:
+        raise click.UsageError("which solver? netdef train SOLVER")
+    if snapshot and weights:
+        raise click.UsageError("give --snapshot to resume or --weights to fine-tune, not both")
+    signals = Signals(sigint_effect, sighup_effect)
+    # Signals are caught from the start: a Ctrl-C while the nets are built stops before iteration 1.
+    with running(options["threads"], options["gpu"], options["log_format"]) as listener:
+        from netdef.solver import Solver
+
+        trainer = Solver(
+            path,
+            weights=[weights] if weights else [],
+            stages=split_stages(options["stage"]),
+            level=options["level"],
+            listeners=[listener],
+            action=signals.action,
+            resuming=snapshot is not None,
+        )
+        try:
+            with signals.caught():
+                trainer.solve(snapshot)
+        finally:
+            trainer.close()

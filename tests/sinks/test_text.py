@@ -1,0 +1,62 @@
+from __future__ import annotations
+
+import math
+
+import numpy as np
+import pytest
+
+from netdef.events import Output, SolveFinished, TestFinished
+from netdef.sinks.text import number, output_lines, scores, summary
+
+
+@pytest.mark.parametrize(
+    ("value", "printed"),
+    [
+        (0.01, "0.01"),
+        (1e-5, "1e-05"),
+        (0.0001, "0.0001"),
+        (1.0, "1"),
+        (-0.0, "-0"),
+        (100000.0, "100000"),
+        (1000000.0, "1e+06"),
+        (123456.5, "123456"),  # half to even
+        (1234567.0, "1.23457e+06"),
+        (np.float32(0.00988457), "0.00988457"),
+        (np.float32(0.1), "0.1"),
+        (1e-45, "1e-45"),
+        (math.inf, "inf"),
+        (-math.inf, "-inf"),
+        (math.nan, "nan"),
+        (math.copysign(math.nan, -1), "-nan"),
+    ],
+)
+def test_number_is_printed_as_by_a_cpp_stream(value: float, printed: str) -> None:
+    assert number(value) == printed
+
+
+def test_outputs_are_counted_by_value() -> None:
+    outputs = [Output("p", np.array([0.5, 0.25], np.float32)), Output("loss", [2.0], 0.5)]
+    assert list(output_lines(outputs)) == [
+        "#0: p = 0.5",
+        "#1: p = 0.25",
+        "#2: loss = 2 (* 0.5 = 1 loss)",
+    ]
+
+
+def test_loss_share_is_a_float32_product() -> None:
+    assert list(output_lines([Output("l", [3e38], 10.0)])) == ["#0: l = 3e+38 (* 10 = inf loss)"]
+
+
+def test_scores_tell_the_first_values() -> None:
+    test = TestFinished(0, 0, [Output("p", range(9))], loss=1.5)
+    assert scores(test) == "p 0, p 1, p 2, p 3, 5 more, total loss 1.5"
+
+
+def test_summary_tells_only_tests_made_at_the_end() -> None:
+    old, new = (TestFinished(i, 0, [Output("accuracy", [0.9])]) for i in (100, 200))
+    end = SolveFinished(200)
+    assert summary(end, 0.25, {0: old}) == "done after 200 iterations: loss 0.25"
+    assert summary(end, 0.25, {0: new}) == (
+        "done after 200 iterations: loss 0.25; test accuracy 0.9"
+    )
+    assert summary(SolveFinished(7, early=True), None, {}) == "stopped after 7 iterations"
