@@ -507,7 +507,8 @@ def _assemble(
         for name, shape in shapes.items()
     }
     inputs = [name for draft in drafts if draft.layer.type == "Input" for name in draft.tops]
-    return Plan(net, tuple(layers), blobs, tuple(params), tuple(inputs), tuple(outputs))
+    # Caffe keeps its outputs in a sorted set: "output #0" in a log is the first by name.
+    return Plan(net, tuple(layers), blobs, tuple(params), tuple(inputs), tuple(sorted(outputs)))
 
 
 def describe(planned: Plan) -> str:

@@ -198,13 +198,14 @@ def _print(message: Message, indent: str, lines: list[str]) -> None:
 
 def _scalar(value: str | bytes | float, descriptor: FieldDescriptor) -> str:
     if isinstance(value, (str, bytes)):
-        return f'"{text_encoding.CEscape(value, False)}"'
+        data = value.encode() if isinstance(value, str) else value
+        return f'"{text_encoding.CEscape(data, False)}"'
     if isinstance(value, float):
         # As few digits as tell the value, but never fewer than C++ begins with.
-        few, all = (".15g", ".17g") if descriptor.cpp_type == _DOUBLE else (".6g", ".9g")
+        few, full = (".15g", ".17g") if descriptor.cpp_type == _DOUBLE else (".6g", ".9g")
         short = format(value, few)
         exact = float(short) if descriptor.cpp_type == _DOUBLE else _float32(float(short))
-        return short if exact == value or value != value else format(value, all)
+        return short if exact == value or value != value else format(value, full)
     if isinstance(value, bool):
         return "true" if value else "false"
     if descriptor.enum_type is not None:

@@ -173,8 +173,7 @@ class Parser(Mistakes):
     def _read_message(self, parent: Frame, field: Field, span: tuple[int, int]) -> None:
         """Read ``{ ... }`` into a new message of ``field``, whose name or brace is at ``span``."""
         name = field.name
-        braced = self._at("{<")
-        if not braced and not self._brace_missing(parent, field, span):
+        if not self._at("{<") and not self._brace_missing(parent, field, span):
             if not field.repeated:
                 parent.place.fields[name] = span[0]
             return
@@ -192,7 +191,7 @@ class Parser(Mistakes):
         if frame.type.has_origin:
             self._number_layer(frame)
         closing = ">" if self._token == "<" else "}"
-        if braced:
+        if self._at("{<"):
             frame.opened = self._start
             self._advance()
         self._depth += 1

@@ -78,16 +78,19 @@ class Solver:
         listeners: Sequence[Listener] = (),
         action: Callable[[], Action] = _no_action,
         resuming: bool = False,
+        dtype: type[Any] = np.float32,
     ) -> None:
         """Read the solver, build its nets, load initial weights.
 
         ``weights``: .caffemodel files, in place of those the solver names. ``stages``, ``level``: added to
         the state of the train net. ``listeners`` get every event. ``action`` is asked between iterations
-        what to do. ``resuming``: a snapshot will follow, so initial weights are left out.
+        what to do. ``resuming``: a snapshot will follow, so initial weights are left out. ``dtype``: float32,
+        or float64 to see what rounding does.
         Raises NetdefError: what is wrong with the solver, its nets, their data or the weights.
         """
         self._bus = Bus(list(listeners))
         self._action = action
+        self._dtype = dtype
         self.path = os.fspath(solver_file)
         document = prototxt.read(self.path, pb.SolverParameter)
         self._positions = document.positions
@@ -114,7 +117,7 @@ class Solver:
         self._callbacks: list[tuple[Callable[[], Any], Callable[[], Any]]] = []
         self.net = self._train_net()
         self.test_nets = self._make_test_nets()
-        self._rule = rule.create(self.param, np.float32, self._positions)
+        self._rule = rule.create(self.param, dtype, self._positions)
         self._history: list[list[Array]] = [
             [np.zeros_like(p.blob.flat) for _ in range(self._rule.histories)]
             for p in self.net.program.learnable
@@ -209,6 +212,7 @@ class Solver:
             state,
             positions,
             seed=self.seed,
+            dtype=self._dtype,
             keep_all=p.debug_info,
             emit=self._tell,
         )
@@ -285,6 +289,7 @@ class Solver:
                 state,
                 positions,
                 seed=self.seed,
+                dtype=self._dtype,
                 share=self.net,
                 emit=self._tell,
             )
@@ -400,7 +405,7 @@ class Solver:
             self._losses[index] = loss
 
     def _apply_update(self, display: bool) -> None:
-        p, dtype = self.param, np.float32
+        p, dtype = self.param, self._dtype
         rate = schedule.rate(p, self.iter)
         if p.lr_policy == "multistep":
             step = schedule.multistep_step(p, self.iter)

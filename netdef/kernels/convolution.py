@@ -11,12 +11,12 @@ straight from the image through the two tables (Chellapilla, Puri & Simard 2006 
 van de Geijn 2008 the packing):
 
     forward     y[m, p]   = sum_t  w[m, t] column[t, p]      jobs: images x groups x panels of p
-    weights     dw[m, t] += sum_np dy[m, p] column[t, p]     jobs: parts of the batch x panels of t
+    weights     dw[m, t] += sum_np dy[m, p] column[t, p]     jobs: panels of t, or images x panels of t
     data        dimage[taps[t] + positions[p]] += sum_m w[m, t] dy[m, p]
                                                              jobs: images x blocks of channels
 
-Every job owns what it writes. The batch is cut into parts by shape alone, so results do not depend on the
-number of threads. Images that need padding are padded a few at a time into scratch memory.
+Every job owns what it writes, and what it sums it sums in one fixed order, so results do not depend on
+the number of threads. Images that need padding are padded a few at a time into scratch memory.
 """
 
 from __future__ import annotations
@@ -35,7 +35,7 @@ from netdef.kernels.microkernel import DEPTH, ROWS, columns, columns_of
 #: Scratch for padded images and packed gradients, in elements: a batch is taken in chunks that fit.
 SCRATCH = 1 << 22
 
-#: Jobs that a weight gradient is cut into at least, where shapes allow.
+#: A weight gradient of fewer panels than this is summed image by image, to have jobs for all threads.
 JOBS = 16
 
 
@@ -134,29 +134,36 @@ def forward(g: Geometry, x: Array, weight: Array, bias: Array, y: Array) -> None
 
 
 def backward_weights(g: Geometry, x: Array, dy: Array, dweight: Array) -> None:
-    """dweight += the gradient with respect to the weights, of a batch x and its output gradient dy."""
+    """dweight += the gradient with respect to the weights, of a batch x and its output gradient dy.
+
+    The images are added one after the other, as Caffe adds them: rounding then agrees with Caffe's.
+    """
     count = x.shape[0]
     if count == 0:
         return
     e = g.extents
-    flat_x, flat_dy = x.reshape(-1), dy.reshape(-1)
+    flat_x, flat_dy, flat_dw = x.reshape(-1), dy.reshape(-1), dweight.reshape(-1)
     dy_image = dy.size // count
     panels = -(-g.taps.size // columns_of(x.itemsize)) * e.groups
-    parts = max(1, min(count, JOBS // panels))
+    # Few panels are few jobs: then each image gets a sum of its own, and the sums are added in order.
+    own_sums = panels < JOBS and count > 1
     packed_image = _padded(e.outputs, ROWS) * e.groups * g.positions.size
     per_image = packed_image + (g.padded_size if g.padding else 0)
-    chunk = min(count, max(parts, SCRATCH // per_image))
-    work = workspace(parts * dweight.size + chunk * per_image, x.dtype)
-    sums, rest = work[: parts * dweight.size], work[parts * dweight.size :]
+    sums_image = dweight.size if own_sums else 0
+    chunk = min(count, max(1, SCRATCH // (per_image + sums_image)))
+    work = workspace(chunk * (per_image + sums_image), x.dtype)
+    sums, rest = work[: chunk * sums_image], work[chunk * sums_image :]
     packed, scratch = rest[: chunk * packed_image], rest[chunk * packed_image :]
-    sums.fill(0)
     for first in range(0, count, chunk):
         size = min(chunk, count - first)
         images = _padded_images(g, flat_x, first, size, scratch)
         gradient = flat_dy[first * dy_image : (first + size) * dy_image]
         _pack_rows(e, g.positions.size, gradient, packed)
-        _backward_weights(e, g.taps, g.positions, images, packed, size, parts, sums)
-    _add_parts(sums, parts, dweight.reshape(-1))
+        if own_sums:
+            _backward_weights(e, g.taps, g.positions, images, packed, size, size, sums)
+            _add_parts(sums, size, flat_dw)
+        else:
+            _backward_weights(e, g.taps, g.positions, images, packed, size, 1, flat_dw)
 
 
 def backward_data(g: Geometry, weight: Array, dy: Array, dx: Array) -> None:
@@ -312,21 +319,22 @@ def _forward(
         member = job // p_panels  # image and group
         image = images[member * group_size :]
         panel = np.empty(min(depth, DEPTH) * wide, images.dtype)
-        first = (member % e.groups) * e.outputs
         start = member * e.outputs * width + p
-        for m in range(e.outputs):
-            row = start + m * width
-            value = bias[first + m] if bias.size > 0 else images.dtype.type(0)
-            for i in range(lanes):
-                y[row + i] = value
         for t in range(0, depth, DEPTH):
             steps = min(DEPTH, depth - t)
+            add = 1 if t > 0 else 0
             _gather(image, taps[t : t + steps], positions[p:], lanes, wide, panel)
             for m in range(m_panels):
                 weights = packed[(((member % e.groups) * m_panels + m) * depth + t) * ROWS :]
                 rows = min(ROWS, e.outputs - m * ROWS)
                 target = start + m * ROWS * width
-                store_tile(weights, panel, steps, y, target, width, rows, lanes, 1)
+                store_tile(weights, panel, steps, y, target, width, rows, lanes, add)
+        if bias.size > 0:
+            first = (member % e.groups) * e.outputs
+            for m in range(e.outputs):
+                row = start + m * width
+                for i in range(lanes):
+                    y[row + i] += bias[first + m]
 
 
 @kernel
@@ -340,6 +348,7 @@ def _backward_weights(
     parts: Any,
     sums: Any,
 ) -> None:
+    """Each of ``parts`` runs of images is summed by itself; with one part, it is added to ``sums``."""
     wide = columns(images[0])
     depth, width = positions.size, taps.size
     t_panels = (width + wide - 1) // wide
@@ -361,17 +370,18 @@ def _backward_weights(
                     gradient = packed[((member * m_panels + m) * depth + p) * ROWS :]
                     rows = min(ROWS, e.outputs - m * ROWS)
                     target = ((part * e.groups + group) * e.outputs + m * ROWS) * width + t
-                    store_tile(gradient, panel, steps, sums, target, width, rows, lanes, 1)
+                    add = 1 if parts == 1 or p > 0 else 0
+                    store_tile(gradient, panel, steps, sums, target, width, rows, lanes, add)
 
 
 @kernel
 def _add_parts(sums: Any, parts: Any, total: Any) -> None:
     """total += the sum over parts, in order."""
     for i in prange(total.size):
-        value = sums[i]
-        for part in range(1, parts):
+        value = total[i]
+        for part in range(parts):
             value += sums[part * total.size + i]
-        total[i] += value
+        total[i] = value
 
 
 @kernel

@@ -50,15 +50,9 @@ class InnerProduct(Layer):
     def forward(self, bottom: list[Blob], top: list[Blob]) -> None:
         c, weight = self.config, self.blobs[0].data
         y = top[0].data.reshape(-1, c.num_output)
+        gemm(self._rows(bottom[0].data), weight, y, transpose_b=not c.transpose)
         if c.bias_term:
-            _repeat(self.blobs[1].flat, y)
-        gemm(
-            self._rows(bottom[0].data),
-            weight,
-            y,
-            transpose_b=not c.transpose,
-            accumulate=c.bias_term,
-        )
+            _add_row(self.blobs[1].flat, y)
 
     def backward(self, top: list[Blob], bottom: list[Blob]) -> None:
         c, weight = self.config, self.blobs[0]
@@ -76,10 +70,10 @@ class InnerProduct(Layer):
 
 
 @kernel
-def _repeat(row: Any, y: Any) -> None:
+def _add_row(row: Any, y: Any) -> None:
     for i in prange(y.shape[0]):
         for j in range(row.size):
-            y[i, j] = row[j]
+            y[i, j] += row[j]
 
 
 @kernel

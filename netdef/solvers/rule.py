@@ -19,6 +19,7 @@ from typing import Any, ClassVar, NamedTuple, TypeVar
 from netdef.blob import Array
 from netdef.errors import SolverError, did_you_mean
 from netdef.jit import inline
+from netdef.kernels.fma import fma
 from netdef.proto import netdef_pb2 as pb
 from netdef.prototxt import Positions
 
@@ -105,7 +106,7 @@ def create(
 @inline
 def gradient(w: Any, dw: Any, decay: Any) -> Any:
     """One element of the gradient, scaled and with weight decay."""
-    value = decay.scale * dw + decay.l2 * w
+    value = fma(decay.l2, w, decay.scale * dw)
     if w > 0:
         value += decay.l1
     elif w < 0:

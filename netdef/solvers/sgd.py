@@ -7,6 +7,7 @@ from typing import Any
 
 from netdef.blob import Array
 from netdef.jit import kernel, prange
+from netdef.kernels.fma import fma
 from netdef.solvers.rule import Decay, Rule, gradient, rule
 
 
@@ -35,6 +36,6 @@ class SGD(Rule):
 @kernel
 def _sgd(w: Any, dw: Any, v: Any, rate: Any, momentum: Any, decay: Any) -> None:
     for i in prange(w.size):
-        v[i] = momentum * v[i] + rate * gradient(w[i], dw[i], decay)
+        v[i] = fma(rate, gradient(w[i], dw[i], decay), momentum * v[i])
         dw[i] = v[i]
         w[i] -= v[i]
