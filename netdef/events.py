@@ -157,6 +157,22 @@ class TestFinished(Event):
 
 
 @dataclass(frozen=True)
+class EvaluationStarted(Event):
+    """``netdef test`` is about to run ``batches`` batches, of ``records`` records in all (0: unknown)."""
+
+    batches: int
+    records: int = 0
+
+
+@dataclass(frozen=True)
+class EvaluationFinished(Event):
+    """``netdef test`` is done: the mean of each output, and of the loss."""
+
+    outputs: Sequence[Output] = ()
+    loss: float = 0.0
+
+
+@dataclass(frozen=True)
 class KernelCompiled(Event):
     """A kernel is being compiled because the cache does not have it: the first run on a machine."""
 

@@ -49,7 +49,7 @@ from google.protobuf.descriptor import FieldDescriptor
 from google.protobuf.message import Message
 
 from .errors import Diagnostic, Location, PrototxtError, did_you_mean
-from .prototxt_fields import FIRST_PRIVATE
+from .prototxt_fields import PRIVATE
 from .prototxt_parser import Parser
 from .prototxt_scanner import Place
 from .prototxt_tokens import LARGEST_TEXT, SPAN, Lines, decode, printable
@@ -184,7 +184,7 @@ def to_text(message: Message) -> str:
 def _print(message: Message, indent: str, lines: list[str]) -> None:
     for descriptor, value in message.ListFields():
         name = descriptor.name
-        if name == "origin" and descriptor.number >= FIRST_PRIVATE:
+        if name == "origin" and descriptor.number in PRIVATE:
             continue
         single = isinstance(value, (Message, str, bytes, int, float))
         for each in (value,) if single else value:

@@ -1,6 +1,6 @@
 """What the schema says about a message type, in the shape the reader asks for it.
 
-Built once per type from its descriptor. Fields numbered from :data:`FIRST_PRIVATE` up are netdef's
+Built once per type from its descriptor. Fields whose number is in :data:`PRIVATE` are netdef's
 own notes on a message (``origin``, the cursors of a snapshot): no text sets them.
 """
 
@@ -13,8 +13,8 @@ from typing import Final
 from google.protobuf.descriptor import Descriptor
 from google.protobuf.descriptor_pb2 import DescriptorProto, FieldDescriptorProto
 
-#: Fields from this number up cannot be set by a text.
-FIRST_PRIVATE: Final = 20000
+#: Numbers of fields that no text can set. Fields merged in from forks of Caffe stand above them.
+PRIVATE: Final = range(20000, 20100)
 
 INTEGER: Final = "integer"
 FLOAT: Final = "float"
@@ -99,7 +99,7 @@ def message_type(descriptor: Descriptor) -> MessageType:
     fields: dict[str, Field] = {}
     required: list[str] = []
     for each in schema.field:
-        if each.number >= FIRST_PRIVATE:
+        if each.number in PRIVATE:
             continue
         known = descriptor.fields_by_name[each.name]
         low, high = _INTEGERS.get(each.type, (0, 0))
@@ -114,5 +114,5 @@ def message_type(descriptor: Descriptor) -> MessageType:
         )
         if each.label == _F.LABEL_REQUIRED:
             required.append(each.name)
-    has_origin = any(f.name == "origin" and f.number >= FIRST_PRIVATE for f in schema.field)
+    has_origin = any(f.name == "origin" and f.number in PRIVATE for f in schema.field)
     return MessageType(descriptor.name, fields, tuple(required), has_origin)

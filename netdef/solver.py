@@ -18,6 +18,7 @@ from netdef.errors import Location, SolverError, WeightsError
 from netdef.events import (
     Bus,
     DebugLine,
+    Event,
     GradientsClipped,
     IterationDone,
     Listener,
@@ -42,7 +43,7 @@ from netdef.events import (
 from netdef.kernels.elementwise import sum_of_squares
 from netdef.net import Net
 from netdef.proto import netdef_pb2 as pb
-from netdef.prototxt import Positions
+from netdef.prototxt import Document, Positions
 from netdef.solvers import rule
 from netdef.upgrade import upgrade_solver
 
@@ -221,20 +222,7 @@ class Solver:
         return built
 
     def _read_net(self, path: str, *field: str | int) -> tuple[pb.NetParameter, Positions]:
-        """A net file; as Caffe has it, or beside the solver file when it is only there."""
-        found = path
-        if not os.path.exists(path) and not os.path.isabs(path):
-            beside = os.path.join(os.path.dirname(self.path), path)
-            if os.path.exists(beside):
-                found = beside
-                self._tell(Note(f'net "{path}" is not in this folder; reading {beside}'))
-            else:
-                raise self._error(
-                    f'the net "{path}" does not exist',
-                    *field,
-                    hint="the path counts from the folder you are in, or from the solver's own",
-                )
-        document = prototxt.read(found, pb.NetParameter)
+        document = _net_file(self.path, path, self._at(*field), self._tell)
         return document.message, document.positions
 
     def _make_test_nets(self) -> list[Net]:
@@ -407,7 +395,9 @@ class Solver:
     def _apply_update(self, display: bool) -> None:
         p, dtype = self.param, self._dtype
         rate = schedule.rate(p, self.iter)
-        if p.lr_policy == "multistep":
+        if p.lr_policy == "step":
+            self.current_step = self.iter // p.stepsize
+        elif p.lr_policy == "multistep":
             step = schedule.multistep_step(p, self.iter)
             if step != self.current_step:
                 self.current_step = step
@@ -598,6 +588,47 @@ class Solver:
 
     def __repr__(self) -> str:
         return f"<{self.type}Solver {Path(self.path).name} at iteration {self.iter}>"
+
+
+def _net_file(
+    solver_file: str, path: str, named_at: Location | None, tell: Callable[[Event], None]
+) -> Document[pb.NetParameter]:
+    """A net that a solver names: where Caffe looks for it, or beside the solver if it is only there."""
+    beside = os.path.join(os.path.dirname(solver_file), path)
+    if os.path.exists(path) or os.path.isabs(path):
+        return prototxt.read(path, pb.NetParameter)
+    if not os.path.exists(beside):
+        raise SolverError(
+            f'the net "{path}" does not exist',
+            location=named_at,
+            hint="the path counts from the folder you are in, or from the solver's own",
+        )
+    tell(Note(f'net "{path}" is not in this folder; reading {beside}'))
+    return prototxt.read(beside, pb.NetParameter)
+
+
+def test_net_of(
+    solver_file: str | os.PathLike[str], tell: Callable[[Event], None]
+) -> Document[pb.NetParameter]:
+    """The net a solver tests first: of test_net_param, test_net, net_param and net the first it gives."""
+    path = os.fspath(solver_file)
+    document = prototxt.read(path, pb.SolverParameter)
+    solver, positions = document.message, document.positions
+    if solver.test_net_param:
+        return Document(solver.test_net_param[0], positions)
+    if solver.test_net:
+        return _net_file(path, solver.test_net[0], positions.at("test_net", 0), tell)
+    if solver.HasField("net_param"):
+        return Document(solver.net_param, positions)
+    if solver.HasField("net"):
+        return _net_file(path, solver.net, positions.at("net"), tell)
+    raise SolverError(
+        "the solver names no net to test", location=positions.at(), hint="give  net  or  test_net"
+    )
+
+
+# pytest would take the name for a test.
+test_net_of.__test__ = False  # type: ignore[attr-defined]
 
 
 class SGDSolver(Solver):

@@ -51,12 +51,13 @@ ROOMS = {
     # What users hold.
     "net": "program plan graph layer upgrade prototxt weights snapshot jit rng"
     " blob errors events proto",
+    "evaluate": "net prototxt blob errors events proto",
     "solvers": "jit kernels prototxt blob errors proto",
     "solver": "net solvers schedule upgrade prototxt weights snapshot kernels jit rng"
     " blob errors events proto",
     "sinks": "plan prototxt errors events proto",
-    "cli": "netdef solver solvers net plan graph layer upgrade prototxt schedule weights snapshot"
-    " data sinks jit blob files errors events proto",
+    "cli": "netdef solver solvers evaluate net plan graph layer upgrade prototxt schedule"
+    " weights snapshot data sinks jit blob files errors events proto",
 }
 
 #: Outside libraries that only some rooms may import. numpy and protobuf are everywhere.

@@ -31,6 +31,7 @@ from netdef.blob import Array
 from netdef.jit import inline, kernel, prange, workspace
 from netdef.kernels.gemm import pack, store_tile
 from netdef.kernels.microkernel import DEPTH, ROWS, columns, columns_of
+from netdef.kernels.quads import add_run, copy_run
 
 #: Scratch for padded images and packed gradients, in elements: a batch is taken in chunks that fit.
 SCRATCH = 1 << 22
@@ -51,6 +52,24 @@ class Extents(NamedTuple):
     block: int  # channels that one job of the data gradient takes
 
 
+class Runs(NamedTuple):
+    """Neighbours in a table of offsets, panel by panel.
+
+    ``runs`` has a row (lane, offset, count) for each; those of panel q are ``starts[q]`` to
+    ``starts[q + 1]``.
+    """
+
+    runs: Array
+    starts: Array
+
+
+class Along(NamedTuple):
+    """The runs of both tables, for panels as wide as the tile of one float type."""
+
+    positions: Runs
+    taps: Runs
+
+
 class Geometry(NamedTuple):
     """A convolution: its extents, and its tables of offsets into a padded image."""
 
@@ -61,6 +80,7 @@ class Geometry(NamedTuple):
     taps: Array  # of one group
     positions: Array
     lines: Array  # of each line of the last axis: its offset in a channel, unpadded and padded
+    runs: dict[int, Along]  # by size of an element
 
 
 def geometry(
@@ -91,6 +111,7 @@ def geometry(
     padded_lines = offsets([*image[:-1], 1], [1] * len(image)) + corner
     lines = np.stack([np.arange(padded_lines.size) * image[-1], padded_lines], axis=1)
     size = math.prod(window)
+    places = offsets(output, stride)
     return Geometry(
         extents=Extents(
             groups,
@@ -106,9 +127,26 @@ def geometry(
         padded_size=channels * plane,
         padding=any(pad),
         taps=taps.reshape(-1),
-        positions=offsets(output, stride),
+        positions=places,
         lines=np.ascontiguousarray(lines, np.int64),
+        runs={
+            itemsize: Along(
+                _runs(places, columns_of(itemsize)), _runs(taps.reshape(-1), columns_of(itemsize))
+            )
+            for itemsize in (4, 8)
+        },
     )
+
+
+def _runs(offsets: Array, wide: int) -> Runs:
+    """Cut ``offsets`` into panels of ``wide`` lanes, and those into runs of neighbours."""
+    lane = np.arange(offsets.size) % wide
+    begins = np.flatnonzero((lane == 0) | (np.diff(offsets, prepend=-2) != 1))
+    counts = np.diff(begins, append=offsets.size)
+    runs = np.stack([lane[begins], offsets[begins], counts], axis=1)
+    panels = np.arange(0, offsets.size + wide, wide).clip(max=offsets.size)
+    starts = np.searchsorted(begins, panels)
+    return Runs(np.ascontiguousarray(runs, np.int64), starts.astype(np.int64))
 
 
 def forward(g: Geometry, x: Array, weight: Array, bias: Array, y: Array) -> None:
@@ -119,6 +157,7 @@ def forward(g: Geometry, x: Array, weight: Array, bias: Array, y: Array) -> None
     count = x.shape[0]
     if count == 0:
         return
+    along = g.runs[x.itemsize]
     flat_x, flat_y = x.reshape(-1), y.reshape(-1)
     y_image = y.size // count
     packed_size = _padded(g.extents.outputs, ROWS) * g.extents.groups * g.taps.size
@@ -130,7 +169,9 @@ def forward(g: Geometry, x: Array, weight: Array, bias: Array, y: Array) -> None
         size = min(chunk, count - first)
         images = _padded_images(g, flat_x, first, size, scratch)
         target = flat_y[first * y_image : (first + size) * y_image]
-        _forward(g.extents, g.taps, g.positions, images, packed, bias, target)
+        _forward(
+            g.extents, g.taps, g.positions.size, *along.positions, images, packed, bias, target
+        )
 
 
 def backward_weights(g: Geometry, x: Array, dy: Array, dweight: Array) -> None:
@@ -141,7 +182,7 @@ def backward_weights(g: Geometry, x: Array, dy: Array, dweight: Array) -> None:
     count = x.shape[0]
     if count == 0:
         return
-    e = g.extents
+    e, along = g.extents, g.runs[x.itemsize]
     flat_x, flat_dy, flat_dw = x.reshape(-1), dy.reshape(-1), dweight.reshape(-1)
     dy_image = dy.size // count
     panels = -(-g.taps.size // columns_of(x.itemsize)) * e.groups
@@ -160,10 +201,14 @@ def backward_weights(g: Geometry, x: Array, dy: Array, dweight: Array) -> None:
         gradient = flat_dy[first * dy_image : (first + size) * dy_image]
         _pack_rows(e, g.positions.size, gradient, packed)
         if own_sums:
-            _backward_weights(e, g.taps, g.positions, images, packed, size, size, sums)
+            _backward_weights(
+                e, g.positions, g.taps.size, *along.taps, images, packed, size, size, sums
+            )
             _add_parts(sums, size, flat_dw)
         else:
-            _backward_weights(e, g.taps, g.positions, images, packed, size, 1, flat_dw)
+            _backward_weights(
+                e, g.positions, g.taps.size, *along.taps, images, packed, size, 1, flat_dw
+            )
 
 
 def backward_data(g: Geometry, weight: Array, dy: Array, dx: Array) -> None:
@@ -171,7 +216,7 @@ def backward_data(g: Geometry, weight: Array, dy: Array, dx: Array) -> None:
     count = dx.shape[0]
     if count == 0:
         return
-    e = g.extents
+    e, along = g.extents, g.runs[dx.itemsize]
     flat_dy, flat_dx = dy.reshape(-1), dx.reshape(-1)
     dy_image = dy.size // count
     blocks = -(-e.channels // e.block)
@@ -189,7 +234,7 @@ def backward_data(g: Geometry, weight: Array, dy: Array, dx: Array) -> None:
         _pack_columns(e, g.positions.size, gradient, packed)
         inside = flat_dx[first * g.image_size : (first + size) * g.image_size]
         target = scratch if g.padding else inside
-        _backward_data(e, g.taps, g.positions, packed_weight, packed, size, target)
+        _backward_data(e, g.taps, *along.positions, packed_weight, packed, size, target)
         if g.padding:
             _unpad(e, g.lines, scratch, inside)
 
@@ -292,24 +337,43 @@ def _pack_columns(e: Any, positions: Any, dy: Any, packed: Any) -> None:
 
 
 @inline
-def _gather(image: Any, outer: Any, inner: Any, lanes: Any, panel: Any, out: Any) -> None:
-    """out[d, i] = image[outer[d] + inner[i]] for i < ``lanes``; the rest of each row is zero."""
-    zero = image.dtype.type(0)
-    for d in range(outer.size):
-        line = image[outer[d] :]
+def _gather(
+    image: Any,
+    at: Any,
+    outer: Any,
+    first: Any,
+    depth: Any,
+    runs: Any,
+    start: Any,
+    end: Any,
+    panel: Any,
+    out: Any,
+) -> None:
+    """A panel of columns: out[d, lane...] = image[at + outer[first + d] + offset...], run by run.
+
+    Lanes that no run covers keep what they held: they belong to a ragged tile, which is cut.
+    """
+    for d in range(depth):
+        source = at + outer[first + d]
         target = d * panel
-        for i in range(lanes):
-            out[target + i] = line[inner[i]]
-        for i in range(lanes, panel):
-            out[target + i] = zero
+        for r in range(start, end):
+            copy_run(image, source + runs[r, 1], out, target + runs[r, 0], runs[r, 2])
 
 
 @kernel
 def _forward(
-    e: Any, taps: Any, positions: Any, images: Any, packed: Any, bias: Any, y: Any
+    e: Any,
+    taps: Any,
+    width: Any,
+    runs: Any,
+    starts: Any,
+    images: Any,
+    packed: Any,
+    bias: Any,
+    y: Any,
 ) -> None:
     wide = columns(images[0])
-    depth, width = taps.size, positions.size
+    depth = taps.size
     p_panels = (width + wide - 1) // wide
     m_panels = (e.outputs + ROWS - 1) // ROWS
     group_size = e.channels * e.plane
@@ -317,20 +381,24 @@ def _forward(
         p = (job % p_panels) * wide
         lanes = min(wide, width - p)
         member = job // p_panels  # image and group
-        image = images[member * group_size :]
-        panel = np.empty(min(depth, DEPTH) * wide, images.dtype)
+        first = (member % e.groups) * e.outputs
         start = member * e.outputs * width + p
+        start_run, end_run = starts[job % p_panels], starts[job % p_panels + 1]
+        panel = np.zeros(min(depth, DEPTH) * wide, images.dtype)
         for t in range(0, depth, DEPTH):
             steps = min(DEPTH, depth - t)
             add = 1 if t > 0 else 0
-            _gather(image, taps[t : t + steps], positions[p:], lanes, wide, panel)
+            _gather(
+                images, member * group_size, taps, t, steps, runs, start_run, end_run, wide, panel
+            )
             for m in range(m_panels):
-                weights = packed[(((member % e.groups) * m_panels + m) * depth + t) * ROWS :]
+                weights = (((member % e.groups) * m_panels + m) * depth + t) * ROWS
                 rows = min(ROWS, e.outputs - m * ROWS)
                 target = start + m * ROWS * width
-                store_tile(weights, panel, steps, y, target, width, rows, lanes, add)
+                store_tile(
+                    packed, weights, panel, 0, steps, y, target, width, rows, lanes, add
+                )
         if bias.size > 0:
-            first = (member % e.groups) * e.outputs
             for m in range(e.outputs):
                 row = start + m * width
                 for i in range(lanes):
@@ -340,8 +408,10 @@ def _forward(
 @kernel
 def _backward_weights(
     e: Any,
-    taps: Any,
     positions: Any,
+    width: Any,
+    runs: Any,
+    starts: Any,
     images: Any,
     packed: Any,
     count: Any,
@@ -350,7 +420,7 @@ def _backward_weights(
 ) -> None:
     """Each of ``parts`` runs of images is summed by itself; with one part, it is added to ``sums``."""
     wide = columns(images[0])
-    depth, width = positions.size, taps.size
+    depth = positions.size
     t_panels = (width + wide - 1) // wide
     m_panels = (e.outputs + ROWS - 1) // ROWS
     group_size = e.channels * e.plane
@@ -359,19 +429,31 @@ def _backward_weights(
         group = (job // t_panels) % e.groups
         part = job // (t_panels * e.groups)
         lanes = min(wide, width - t)
-        panel = np.empty(min(depth, DEPTH) * wide, images.dtype)
+        panel = np.zeros(min(depth, DEPTH) * wide, images.dtype)
         for n in range(count * part // parts, count * (part + 1) // parts):
             member = n * e.groups + group
-            image = images[member * group_size :]
             for p in range(0, depth, DEPTH):
                 steps = min(DEPTH, depth - p)
-                _gather(image, positions[p : p + steps], taps[t:], lanes, wide, panel)
+                add = 1 if parts == 1 or p > 0 else 0
+                _gather(
+                    images,
+                    member * group_size,
+                    positions,
+                    p,
+                    steps,
+                    runs,
+                    starts[job % t_panels],
+                    starts[job % t_panels + 1],
+                    wide,
+                    panel,
+                )
                 for m in range(m_panels):
-                    gradient = packed[((member * m_panels + m) * depth + p) * ROWS :]
+                    gradient = ((member * m_panels + m) * depth + p) * ROWS
                     rows = min(ROWS, e.outputs - m * ROWS)
                     target = ((part * e.groups + group) * e.outputs + m * ROWS) * width + t
-                    add = 1 if parts == 1 or p > 0 else 0
-                    store_tile(gradient, panel, steps, sums, target, width, rows, lanes, add)
+                    store_tile(
+                        packed, gradient, panel, 0, steps, sums, target, width, rows, lanes, add
+                    )
 
 
 @kernel
@@ -388,15 +470,16 @@ def _add_parts(sums: Any, parts: Any, total: Any) -> None:
 def _backward_data(
     e: Any,
     taps: Any,
-    positions: Any,
+    runs: Any,
+    starts: Any,
     packed_weight: Any,
     packed: Any,
     count: Any,
     images: Any,
 ) -> None:
     wide = columns(images[0])
-    depth, width = e.outputs, positions.size
-    p_panels = (width + wide - 1) // wide
+    depth = e.outputs
+    p_panels = starts.size - 1
     blocks = (e.channels + e.block - 1) // e.block
     panels = (e.block * e.window + ROWS - 1) // ROWS
     zero = images.dtype.type(0)
@@ -405,28 +488,31 @@ def _backward_data(
         member = job // blocks  # image and group
         first = block * e.block
         channels = min(e.block, e.channels - first)
-        image = images[member * e.channels * e.plane :]
-        for i in range(first * e.plane, (first + channels) * e.plane):
-            image[i] = zero
+        image = member * e.channels * e.plane
+        for i in range(image + first * e.plane, image + (first + channels) * e.plane):
+            images[i] = zero
         tile = np.empty(ROWS * wide, images.dtype)
-        start = ((member % e.groups) * blocks + block) * panels
         for q in range(p_panels):
-            p = q * wide
-            lanes = min(wide, width - p)
-            gradient = packed[(member * p_panels + q) * depth * wide :]
+            gradient = (member * p_panels + q) * depth * wide
             for r in range(panels):
                 t = first * e.window + r * ROWS
                 rows = min(ROWS, (first + channels) * e.window - t)
-                if rows <= 0:
-                    continue
+                panel = (((member % e.groups) * blocks + block) * panels + r) * depth * ROWS
                 for k in range(0, depth, DEPTH):
-                    weights = packed_weight[((start + r) * depth + k) * ROWS :]
-                    steps = min(DEPTH, depth - k)
-                    add = 1 if k > 0 else 0
                     store_tile(
-                        weights, gradient[k * wide :], steps, tile, 0, wide, ROWS, wide, add
+                        packed_weight,
+                        panel + k * ROWS,
+                        packed,
+                        gradient + k * wide,
+                        min(DEPTH, depth - k),
+                        tile,
+                        0,
+                        wide,
+                        ROWS,
+                        wide,
+                        1 if k > 0 else 0,
                     )
                 for i in range(rows):
-                    line = image[taps[t + i] :]
-                    for j in range(lanes):
-                        line[positions[p + j]] += tile[i * wide + j]
+                    target = image + taps[t + i]
+                    for s in range(starts[q], starts[q + 1]):
+                        add_run(tile, i * wide + runs[s, 0], images, target + runs[s, 1], runs[s, 2])

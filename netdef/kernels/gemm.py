@@ -106,8 +106,10 @@ def _gemm(
             first_panel = (job % groups) * GROUP
             for p in range(first_panel, min(first_panel + GROUP, a_panels)):
                 store_tile(
-                    work[p * ROWS * depth :],
-                    work[b_start + q * wide * depth :],
+                    work,
+                    p * ROWS * depth,
+                    work,
+                    b_start + q * wide * depth,
                     depth,
                     c_flat,
                     p * ROWS * n + q * wide,
@@ -152,22 +154,35 @@ def pack(
 
 @inline
 def store_tile(
-    a: Any, b: Any, depth: Any, c: Any, at: Any, stride: Any, rows: Any, wide: Any, add: Any
+    a: Any,
+    a_at: Any,
+    b: Any,
+    b_at: Any,
+    depth: Any,
+    c: Any,
+    c_at: Any,
+    stride: Any,
+    rows: Any,
+    wide: Any,
+    add: Any,
 ) -> None:
-    """One tile of c, at ``c[at]``, from the packed panels that ``a`` and ``b`` begin with.
+    """One tile of c, at ``c[c_at]``, from the packed panels at ``a[a_at]`` and ``b[b_at]``.
 
     ``rows`` and ``wide`` are what of the tile lies inside c; a ragged tile goes through a whole one.
+    Offsets, not slices: a slice counts references, and threads would contend for the counter.
     """
     like = c.dtype.type(0)
+    size = c.itemsize
     full = columns(like)
+    panel_a = a.ctypes.data + a_at * size
+    panel_b = b.ctypes.data + b_at * size
     if rows == ROWS and wide == full:
-        target = c.ctypes.data + at * c.itemsize
-        multiply_tile(like, depth, a.ctypes.data, b.ctypes.data, target, stride, add)
+        multiply_tile(like, depth, panel_a, panel_b, c.ctypes.data + c_at * size, stride, add)
         return
     tile = np.empty(ROWS * full, c.dtype)
-    multiply_tile(like, depth, a.ctypes.data, b.ctypes.data, tile.ctypes.data, full, 0)
+    multiply_tile(like, depth, panel_a, panel_b, tile.ctypes.data, full, 0)
     for i in range(rows):
-        row = at + i * stride
+        row = c_at + i * stride
         for j in range(wide):
             if add != 0:
                 c[row + j] += tile[i * full + j]

@@ -7,7 +7,6 @@ thread, the place in Caffe's sources that prints it. There are always four words
 from __future__ import annotations
 
 import math
-import re
 import threading
 import time
 from collections.abc import Iterator, Sequence
@@ -93,7 +92,7 @@ def lines(event: events.Event) -> Iterator[Line]:
             yield Line(OURS, text, "W")
         case events.SolverStarted(parameters, device):
             yield Line("caffe.cpp:197", f"Use {device}.")
-            text = _definition(parameters)
+            text = to_text(parameters)
             yield Line("solver.cpp:45", f"Initializing solver from parameters: \n{text}")
         case events.NetBuilding(role, source, index):
             yield _building(role, source, index)
@@ -113,6 +112,16 @@ def lines(event: events.Event) -> Iterator[Line]:
             yield Line("caffe.cpp:239", "Starting Optimization")
             yield Line("solver.cpp:289", f"Solving {event.net}")
             yield Line("solver.cpp:290", f"Learning Rate Policy: {event.lr_policy}")
+        case events.EvaluationStarted(batches):
+            yield Line("caffe.cpp:281", f"Running for {batches} iterations.")
+        case events.TestBatch(batch, _, outputs) if outputs:
+            for output in outputs:
+                for value in output.values:
+                    yield Line("caffe.cpp:304", f"Batch {batch}, {output.name} = {number(value)}")
+        case events.EvaluationFinished(outputs, loss):
+            yield Line("caffe.cpp:309", f"Loss: {number(loss)}")
+            for text in output_lines(outputs):
+                yield Line("caffe.cpp:321", text.partition(": ")[2])
         case events.TestStarted():
             yield Line(
                 "solver.cpp:347", f"Iteration {event.iteration}, Testing net (#{event.index})"
@@ -158,11 +167,6 @@ def lines(event: events.Event) -> Iterator[Line]:
             yield Line("caffe.cpp:250", "Optimization Done.")
 
 
-def _definition(message: pb.SolverParameter | pb.NetParameter) -> str:
-    """``message`` as Caffe prints it: a whole number has no fraction, even in a float field."""
-    return re.sub(r"(: -?\d+)\.0$", r"\1", to_text(message), flags=re.MULTILINE)
-
-
 def _building(role: str, source: str, index: int) -> Line:
     if role == "test":
         return Line("solver.cpp:190", f"Creating test net (#{index}) specified by {source}")
@@ -205,7 +209,7 @@ def _built(plan: Plan, parameters: pb.NetParameter, dropped: Sequence[str]) -> I
     for rule in dropped:
         origin = next((at for start, at in RULES.items() if rule.startswith(start)), "net.cpp:296")
         yield Line(origin, rule)
-    yield Line("net.cpp:53", f"Initializing net from parameters: \n{_definition(parameters)}")
+    yield Line("net.cpp:53", f"Initializing net from parameters: \n{to_text(parameters)}")
     messages = {message.name: message for message in parameters.layer}
     values = 0
     for layer in plan.layers:

@@ -18,7 +18,7 @@ from rich.text import Text
 
 from netdef import events
 from netdef.sinks.stream import Stream
-from netdef.sinks.text import number, scores, summary
+from netdef.sinks.text import evaluation_lines, number, scores, summary
 
 #: Redraws a second. Events only leave numbers behind; drawing them is another thread's work.
 REDRAWS = 8
@@ -74,7 +74,7 @@ class Progress:
                 line.status = f"compiling kernels (first run only): {name}"
             case events.SolveStarted():
                 line.start(event)
-            case events.TestStarted():
+            case events.TestStarted() | events.EvaluationStarted():
                 line.test(event)
             case events.TestBatch(batch):
                 line.batch = batch + 1
@@ -113,6 +113,8 @@ class Progress:
                 yield f"resuming at iteration {event.iteration} from {event.path}", ""
             case events.SolveStarted():
                 yield f"training {event.net or 'net'} to iteration {event.max_iter}", "bold"
+            case events.EvaluationFinished():
+                yield from ((text, "green") for text in evaluation_lines(event))
             case events.TestFinished(interrupted=True):
                 yield f"iteration {event.iteration}: test interrupted", ""
             case events.TestFinished():
@@ -187,7 +189,7 @@ class _Line:
         if self._first is None:
             self._first = time.monotonic(), self._iteration
 
-    def test(self, event: events.TestStarted) -> None:
+    def test(self, event: events.TestStarted | events.EvaluationStarted) -> None:
         self._testing = True
         self.status = ""
         self.batch = 0
@@ -206,7 +208,7 @@ class _Line:
     def __rich_console__(self, console: Console, options: ConsoleOptions) -> RenderResult:
         width = options.max_width
         grid = Table.grid(padding=(0, 1))
-        if self.status or not self._max_iter:
+        if self.status or not (self._max_iter or self._testing):
             grid.add_column(no_wrap=True)
             grid.add_column(no_wrap=True, overflow="ellipsis", max_width=max(width - 3, 1))
             grid.add_row(self._spinner, Text(self.status))

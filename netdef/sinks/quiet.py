@@ -7,7 +7,7 @@ from typing import TextIO
 
 from netdef import events
 from netdef.sinks.stream import Stream
-from netdef.sinks.text import summary
+from netdef.sinks.text import evaluation_lines, summary
 
 
 class Quiet:
@@ -28,6 +28,9 @@ class Quiet:
                 self._loss = event.loss
             case events.TestFinished(interrupted=False):
                 self._tests[event.index] = event
+            case events.EvaluationFinished():
+                for line in evaluation_lines(event):
+                    self._print(line)
             case events.SolveFinished():
                 self._end = event
             case events.OptimizationDone() if self._end is not None:

@@ -7,7 +7,7 @@ from collections.abc import Iterable, Iterator, Mapping
 
 import numpy as np
 
-from netdef.events import Output, SolveFinished, TestFinished
+from netdef.events import EvaluationFinished, Output, SolveFinished, TestFinished
 
 
 def number(value: float) -> str:
@@ -62,3 +62,12 @@ def summary(end: SolveFinished, loss: float | None, tests: Mapping[int, TestFini
             told.append(f"test{f' #{index}' if len(tests) > 1 else ''} {scores(test)}")
     head = "stopped" if end.early else "done"
     return f"{head} after {end.iteration} iterations" + (f": {'; '.join(told)}" if told else "")
+
+
+def evaluation_lines(result: EvaluationFinished) -> Iterator[str]:
+    """``accuracy = 0.9914``: one line for each value, and the loss of the net where it is another."""
+    losses = [output for output in result.outputs if output.loss_weight]
+    for text in output_lines(result.outputs):
+        yield text.partition(": ")[2].partition(" (*")[0]
+    if len(losses) > 1 or any(output.loss_weight != 1 for output in losses):
+        yield f"loss in all = {number(result.loss)}"
