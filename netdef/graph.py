@@ -83,13 +83,18 @@ def unmet(rule: pb.NetStateRule, state: pb.NetState) -> str:
 
 
 def unmet_rules(net: pb.NetParameter, state: pb.NetState) -> list[str]:
-    """A line for every rule of the net that ``state`` does not meet, in order, as Caffe logs them."""
-    return [
-        reason + layer.name
-        for layer in net.layer
-        for rule in (*layer.exclude, *layer.include)
-        if (reason := unmet(rule, state))
-    ]
+    """A line for each rule that ``state`` was found not to meet, in order, as Caffe logs them.
+
+    The first rule of a layer that is met decides, so those after it are not looked at.
+    """
+    lines = []
+    for layer in net.layer:
+        for rule in (*layer.exclude, *layer.include):
+            reason = unmet(rule, state)
+            if not reason:
+                break
+            lines.append(reason + layer.name)
+    return lines
 
 
 def split_name(layer: str, blob: str, top: int) -> str:

@@ -97,7 +97,8 @@ class Solver:
         self._positions = document.positions
         self.param = upgrade_solver(document.message, document.positions)
         self.type = self.type or self.param.type
-        self.param.type = self.type
+        if self.param.type != self.type:
+            self.param.type = self.type
         self._normalize(weights, stages, level, resuming)
         doubts = schedule.check(self.param, self._positions)
         self._check()

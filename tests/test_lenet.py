@@ -8,7 +8,7 @@ from __future__ import annotations
 import io
 import os
 import re
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -116,9 +116,7 @@ def prepare(folder: Path, shared: Path, databases: Path) -> None:
 
 
 @pytest.fixture
-def folder(
-    tmp_path: Path, shared: Path, databases: Path, monkeypatch: pytest.MonkeyPatch
-) -> Path:
+def folder(tmp_path: Path, shared: Path, databases: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     """The current folder, made as Caffe's was."""
     prepare(tmp_path, shared, databases)
     monkeypatch.chdir(tmp_path)
@@ -126,15 +124,13 @@ def folder(
 
 
 @pytest.fixture(scope="module")
-def uncut(
-    shared: Path, databases: Path, tmp_path_factory: pytest.TempPathFactory
-) -> Iterator[Run]:
+def uncut(shared: Path, databases: Path, tmp_path_factory: pytest.TempPathFactory) -> Run:
     """All 200 iterations in one go."""
     folder = tmp_path_factory.mktemp("uncut")
     prepare(folder, shared, databases)
     with pytest.MonkeyPatch.context() as patch:
         patch.chdir(folder)
-        yield train()
+        return train()
 
 
 @pytest.fixture(scope="session")
@@ -171,8 +167,8 @@ def test_every_test_is_caffes(uncut: Run, caffe_log: str) -> None:
         assert outputs["loss"] == pytest.approx([float(loss)], rel=1e-5)
 
 
-def test_the_parameters_end_as_caffes(uncut: Run, shared: Path) -> None:
-    caffe = Net(uncut.folder / "lenet_train_test.prototxt", TEST)
+def test_the_parameters_end_as_caffes(uncut: Run, folder: Path, shared: Path) -> None:
+    caffe = Net("lenet_train_test.prototxt", TEST)
     caffe.copy_from(shared / "reference" / "lenet" / "ref_iter_200.caffemodel")
     caffe.close()
     for name, blobs in uncut.solver.net.params.items():
@@ -197,9 +193,7 @@ def test_the_log_is_caffes(uncut: Run, caffe_log: str) -> None:
         assert numbers[0] == pytest.approx(numbers[1], rel=1.5e-5), (mine, wanted)
 
 
-def test_training_goes_on_from_caffes_last_snapshot(
-    uncut: Run, folder: Path, shared: Path
-) -> None:
+def test_training_goes_on_from_caffes_last_snapshot(uncut: Run, folder: Path, shared: Path) -> None:
     """Its state and ours are equal but for rounding, so what follows is."""
     (folder / "solver.prototxt").unlink()
     (folder / "solver.prototxt").write_text(solver_text(shared, max_iter=205, test_interval=1000))

@@ -30,8 +30,8 @@ import numpy as np
 from netdef.blob import Array
 from netdef.jit import inline, kernel, prange, workspace
 from netdef.kernels.gemm import pack, store_tile
-from netdef.kernels.microkernel import DEPTH, ROWS, columns, columns_of
-from netdef.kernels.quads import add_run, copy_run
+from netdef.kernels.microkernel import DEPTH, ROWS, columns, columns_of, next_depth
+from netdef.kernels.quads import QUAD, add_run, copy_quad
 
 #: Scratch for padded images and packed gradients, in elements: a batch is taken in chunks that fit.
 SCRATCH = 1 << 22
@@ -353,11 +353,20 @@ def _gather(
 
     Lanes that no run covers keep what they held: they belong to a ragged tile, which is cut.
     """
-    for d in range(depth):
-        source = at + outer[first + d]
-        target = d * panel
-        for r in range(start, end):
-            copy_run(image, source + runs[r, 1], out, target + runs[r, 0], runs[r, 2])
+    # A run is as short as the kernel is wide: the long loop, over depth, goes inside.
+    like = image.dtype.type(0)
+    size = image.itemsize
+    for r in range(start, end):
+        lane, offset, count = runs[r, 0], runs[r, 1], runs[r, 2]
+        whole = count - count % QUAD
+        for i in range(0, whole, QUAD):
+            source = image.ctypes.data + (at + offset + i) * size
+            target = out.ctypes.data + (lane + i) * size
+            for d in range(depth):
+                copy_quad(like, target + d * panel * size, source + outer[first + d] * size)
+        for i in range(whole, count):
+            for d in range(depth):
+                out[d * panel + lane + i] = image[at + offset + i + outer[first + d]]
 
 
 @kernel
@@ -385,8 +394,9 @@ def _forward(
         start = member * e.outputs * width + p
         start_run, end_run = starts[job % p_panels], starts[job % p_panels + 1]
         panel = np.zeros(min(depth, DEPTH) * wide, images.dtype)
-        for t in range(0, depth, DEPTH):
-            steps = min(DEPTH, depth - t)
+        t = 0
+        while t < depth:
+            steps = next_depth(depth - t)
             add = 1 if t > 0 else 0
             _gather(
                 images, member * group_size, taps, t, steps, runs, start_run, end_run, wide, panel
@@ -398,6 +408,7 @@ def _forward(
                 store_tile(
                     packed, weights, panel, 0, steps, y, target, width, rows, lanes, add
                 )
+            t += steps
         if bias.size > 0:
             for m in range(e.outputs):
                 row = start + m * width
@@ -432,8 +443,9 @@ def _backward_weights(
         panel = np.zeros(min(depth, DEPTH) * wide, images.dtype)
         for n in range(count * part // parts, count * (part + 1) // parts):
             member = n * e.groups + group
-            for p in range(0, depth, DEPTH):
-                steps = min(DEPTH, depth - p)
+            p = 0
+            while p < depth:
+                steps = next_depth(depth - p)
                 add = 1 if parts == 1 or p > 0 else 0
                 _gather(
                     images,
@@ -454,6 +466,7 @@ def _backward_weights(
                     store_tile(
                         packed, gradient, panel, 0, steps, sums, target, width, rows, lanes, add
                     )
+                p += steps
 
 
 @kernel
@@ -492,19 +505,23 @@ def _backward_data(
         for i in range(image + first * e.plane, image + (first + channels) * e.plane):
             images[i] = zero
         tile = np.empty(ROWS * wide, images.dtype)
-        for q in range(p_panels):
+        # From the last positions to the first: each pixel then sums its taps in ascending order, as
+        # Caffe's col2im does.
+        for q in range(p_panels - 1, -1, -1):
             gradient = (member * p_panels + q) * depth * wide
             for r in range(panels):
                 t = first * e.window + r * ROWS
                 rows = min(ROWS, (first + channels) * e.window - t)
                 panel = (((member % e.groups) * blocks + block) * panels + r) * depth * ROWS
-                for k in range(0, depth, DEPTH):
+                k = 0
+                while k < depth:
+                    steps = next_depth(depth - k)
                     store_tile(
                         packed_weight,
                         panel + k * ROWS,
                         packed,
                         gradient + k * wide,
-                        min(DEPTH, depth - k),
+                        steps,
                         tile,
                         0,
                         wide,
@@ -512,6 +529,7 @@ def _backward_data(
                         wide,
                         1 if k > 0 else 0,
                     )
+                    k += steps
                 for i in range(rows):
                     target = image + taps[t + i]
                     for s in range(starts[q], starts[q + 1]):

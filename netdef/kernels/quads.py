@@ -57,20 +57,6 @@ def add_quad(typingctx: Any, like: Any, target: Any, source: Any) -> Any:
 
 
 @inline
-def copy_run(source: Any, source_at: Any, target: Any, target_at: Any, count: Any) -> None:
-    """target[target_at + i] = source[source_at + i] for i < ``count``"""
-    like = source.dtype.type(0)
-    size = source.itemsize
-    a = source.ctypes.data + source_at * size
-    b = target.ctypes.data + target_at * size
-    whole = count - count % QUAD
-    for i in range(0, whole, QUAD):
-        copy_quad(like, b + i * size, a + i * size)
-    for i in range(whole, count):
-        target[target_at + i] = source[source_at + i]
-
-
-@inline
 def add_run(source: Any, source_at: Any, target: Any, target_at: Any, count: Any) -> None:
     """target[target_at + i] += source[source_at + i] for i < ``count``"""
     like = source.dtype.type(0)

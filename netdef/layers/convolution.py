@@ -4,13 +4,11 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterator
-from typing import Any
-
 import numpy as np
 
 from netdef.blob import Array, Blob, Shape, shape_text
-from netdef.jit import kernel, prange
 from netdef.kernels import convolution as kernels
+from netdef.kernels.sums import add_channel_sums
 from netdef.layer import Layer, Param, register
 from netdef.layers.common import axis_of
 
@@ -163,23 +161,10 @@ class Convolution(Layer):
         for x, y in zip(bottom, top, strict=True):
             dy = self._images(y.diff)
             if self.config.bias_term and self.learn[1]:
-                _add_channels(dy.reshape(len(dy), dy.shape[1], -1), self.blobs[1].flat_diff)
+                add_channel_sums(dy.reshape(len(dy), dy.shape[1], -1), self.blobs[1].flat_diff)
             if self.learn[0]:
                 kernels.backward_weights(
                     self._geometry, self._images(x.data), dy, weight.diff
                 )
             if x.diff is not None:
                 kernels.backward_data(self._geometry, weight.data, dy, self._images(x.diff))
-
-
-@kernel
-def _add_channels(x: Any, total: Any) -> None:
-    """total[c] += sum over n and p of x[n, c, p]"""
-    for c in prange(x.shape[1]):
-        value = total[c]
-        for n in range(x.shape[0]):
-            line = x.dtype.type(0)
-            for p in range(x.shape[2]):
-                line += x[n, c, p]
-            value += line
-        total[c] = value

@@ -9,6 +9,7 @@ from typing import Any
 from netdef.blob import Array, Blob, Shape
 from netdef.jit import kernel, prange
 from netdef.kernels.gemm import gemm
+from netdef.kernels.sums import add_column_sums
 from netdef.layer import Layer, Param, register
 from netdef.layers.common import axis_of
 
@@ -64,7 +65,7 @@ class InnerProduct(Layer):
             else:
                 gemm(dy, x, weight.diff, transpose_a=True, accumulate=True)
         if c.bias_term and self.learn[1]:
-            _add_columns(dy, self.blobs[1].flat_diff)
+            add_column_sums(dy, self.blobs[1].flat_diff)
         if bottom[0].diff is not None:
             gemm(dy, weight.data, self._rows(bottom[0].diff), transpose_b=c.transpose)
 
@@ -74,14 +75,3 @@ def _add_row(row: Any, y: Any) -> None:
     for i in prange(y.shape[0]):
         for j in range(row.size):
             y[i, j] += row[j]
-
-
-@kernel
-def _add_columns(x: Any, total: Any) -> None:
-    """total[j] += sum over rows of x[:, j]"""
-    block = 64
-    for q in prange((total.size + block - 1) // block):
-        end = min(total.size, (q + 1) * block)
-        for i in range(x.shape[0]):
-            for j in range(q * block, end):
-                total[j] += x[i, j]

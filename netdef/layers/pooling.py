@@ -121,7 +121,7 @@ class Pooling(Layer):
         if self.config.pool == pb.PoolingParameter.AVE:
             _spread(dy, self._window, dx)
         else:
-            _route(dy, _planes(self._mask), dx)
+            _route(dy, _planes(self._mask), dx.reshape(len(dx), -1))
 
 
 def pooled(size: int, kernel: int, stride: int, pad: int, clip: bool, up: bool) -> int:
@@ -150,18 +150,18 @@ def _window_of(index: Any, kernel: Any, stride: Any, pad: Any, size: Any) -> Any
 def _maximum(x: Any, window: Any, y: Any, mask: Any) -> None:
     height, width = x.shape[1], x.shape[2]
     for plane in prange(x.shape[0]):
-        image = x[plane]
         for i in range(y.shape[1]):
             top, bottom, _ = _window_of(i, window[0, 0], window[1, 0], window[2, 0], height)
             for j in range(y.shape[2]):
                 left, right, _ = _window_of(j, window[0, 1], window[1, 1], window[2, 1], width)
                 # The first of equal values wins, as in Caffe.
-                best = image[top, left]
+                best = x[plane, top, left]
                 at = top * width + left
                 for h in range(top, bottom):
                     for w in range(left, right):
-                        if image[h, w] > best:
-                            best = image[h, w]
+                        value = x[plane, h, w]
+                        if value > best:
+                            best = value
                             at = h * width + w
                 y[plane, i, j] = best
                 mask[plane, i, j] = at
@@ -169,17 +169,14 @@ def _maximum(x: Any, window: Any, y: Any, mask: Any) -> None:
 
 @kernel
 def _route(dy: Any, mask: Any, dx: Any) -> None:
+    """``dx`` is flat in each plane, as the mask counts."""
     zero = dx.dtype.type(0)
-    width = dx.shape[2]
     for plane in prange(dy.shape[0]):
-        gradient = dx[plane]
-        for h in range(dx.shape[1]):
-            for w in range(width):
-                gradient[h, w] = zero
+        for i in range(dx.shape[1]):
+            dx[plane, i] = zero
         for i in range(dy.shape[1]):
             for j in range(dy.shape[2]):
-                at = mask[plane, i, j]
-                gradient[at // width, at % width] += dy[plane, i, j]
+                dx[plane, mask[plane, i, j]] += dy[plane, i, j]
 
 
 @kernel
