@@ -6,13 +6,15 @@ import difflib
 import importlib
 import pkgutil
 import sys
+from pathlib import Path
 from typing import Any
 
 import click
 
 import netdef
-import netdef_cli
 from netdef.errors import NetdefError
+
+_FOLDER = [str(Path(__file__).parent)]
 
 #: Files of this folder that are no subcommand.
 _NOT_COMMANDS = {"main", "running"}
@@ -22,13 +24,13 @@ class Commands(click.Group):
     """The subcommands. The user's mistake is one message and status 1; ours is a traceback."""
 
     def list_commands(self, ctx: click.Context) -> list[str]:
-        names = (module.name for module in pkgutil.iter_modules(netdef_cli.__path__))
+        names = (module.name for module in pkgutil.iter_modules(_FOLDER))
         return sorted(name for name in names if name not in _NOT_COMMANDS)
 
     def get_command(self, ctx: click.Context, name: str) -> click.Command | None:
         if name not in self.list_commands(ctx):
             return None
-        command = getattr(importlib.import_module(f"netdef_cli.{name}"), name)
+        command = getattr(importlib.import_module(f"{__package__}.{name}"), name)
         assert isinstance(command, click.Command)
         return command
 

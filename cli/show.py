@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import click
 
-from netdef_cli.running import caffe_option, split_stages
+from .running import caffe_option, split_stages
 
 STAGES = ("parsed", "upgraded", "kept", "split", "plan")
 
@@ -39,6 +39,7 @@ def show(file: str, what: str, phase: str, level: int, stages: str) -> None:
     plan      shapes, parameters, and who needs a gradient
     """
     from netdef import graph, prototxt
+    from netdef.errors import Diagnostic
     from netdef.plan import describe, plan
     from netdef.proto import netdef_pb2 as pb
     from netdef.upgrade import upgrade_net
@@ -48,16 +49,16 @@ def show(file: str, what: str, phase: str, level: int, stages: str) -> None:
     if what == "parsed":
         click.echo(prototxt.to_text(net), nl=False)
         return
-    doubts: list[object] = []
-    net = upgrade_net(net, positions, doubts)  # type: ignore[arg-type]
+    doubts: list[Diagnostic] = []
+    net = upgrade_net(net, positions, doubts)
     for doubt in doubts:
         click.echo(str(doubt), err=True)
     if what == "upgraded":
         click.echo(prototxt.to_text(net), nl=False)
         return
-    state = pb.NetState(phase=pb.Phase.Value(phase.upper()), level=level)
+    state = pb.NetState(level=level)
     state.MergeFrom(net.state)
-    state.phase = pb.Phase.Value(phase.upper())
+    state.phase = pb.TRAIN if phase.upper() == "TRAIN" else pb.TEST
     state.stage.extend(split_stages(stages))
     net = graph.keep(net, state, positions)
     if what == "kept":

@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from netdef_cli.running import caffe_option, run_options, running, split_stages
+from .running import caffe_option, run_options, running, split_stages
 
 if TYPE_CHECKING:
     from netdef.events import Listener

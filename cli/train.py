@@ -6,7 +6,7 @@ from typing import Any
 
 import click
 
-from netdef_cli.running import EFFECTS, Signals, caffe_option, run_options, running, split_stages
+from .running import EFFECTS, Signals, caffe_option, run_options, running, split_stages
 
 
 @click.command(no_args_is_help=True)

@@ -15,7 +15,8 @@ __version__ = "0.1.0"
 TRAIN = 0
 TEST = 1
 
-#: Where each public name lives. They are imported when first asked for: ``netdef --help`` needs none.
+#: Where each public name lives. They are imported when first asked for: ``netdef --help`` needs
+#: none.
 _HOMES = {
     "Blob": "netdef.blob",
     "Layer": "netdef.layer",
@@ -29,7 +30,22 @@ _HOMES = {
     "set_random_seed": "netdef.net",
 }
 
-__all__ = ["TEST", "TRAIN", "__version__", "set_mode_cpu", *_HOMES]
+__all__ = [
+    "TEST",
+    "TRAIN",
+    "Blob",
+    "Layer",
+    "Net",
+    "NetdefError",
+    "SGDSolver",
+    "Solver",
+    "__version__",
+    "get_solver",
+    "layer_type_list",
+    "set_mode_cpu",
+    "set_num_threads",
+    "set_random_seed",
+]
 
 if TYPE_CHECKING:
     from netdef.blob import Blob

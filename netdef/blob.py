@@ -19,8 +19,8 @@ def shape_text(shape: Shape) -> str:
 class Blob:
     """Values and gradient of one blob, C-contiguous and of the same shape.
 
-    ``data`` and ``diff`` are the arrays, ``flat`` and ``flat_diff`` the same memory as one axis. For a
-    layer, ``diff is None`` says that nobody needs this gradient.
+    ``data`` and ``diff`` are the arrays, ``flat`` and ``flat_diff`` the same memory as one axis.
+    For a layer, ``diff is None`` says that nobody needs this gradient.
     """
 
     __slots__ = ("data", "diff", "flat", "flat_diff", "name")
@@ -43,7 +43,7 @@ class Blob:
 
     @property
     def shape(self) -> Shape:
-        return self.data.shape
+        return tuple(self.data.shape)
 
     @property
     def count(self) -> int:

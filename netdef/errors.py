@@ -1,4 +1,5 @@
-"""What a user can get wrong, as exceptions; each message says where, what was given, what is allowed.
+"""What a user can get wrong, as exceptions; each message says where, what was given, what is
+allowed.
 
 ::
 
@@ -10,8 +11,8 @@
     ├── WeightsError    a .caffemodel or .solverstate that cannot be used     E4xx
     └── OutputError     a file that cannot be written                         E5xx
 
-A ``NetdefError`` is the user's mistake: the command line prints it and exits with status 1. Any other
-exception is ours, and keeps its traceback.
+A ``NetdefError`` is the user's mistake: the command line prints it and exits with status 1. Any
+other exception is ours, and keeps its traceback.
 """
 
 from __future__ import annotations
@@ -26,7 +27,9 @@ WIDEST_SOURCE_LINE = 120
 
 @dataclass(frozen=True)
 class Location:
-    """A span of text in a file: ``line`` and ``column`` count from 1, ``source`` is the whole line."""
+    """A span of text in a file: ``line`` and ``column`` count from 1, ``source`` is the whole
+    line.
+    """
 
     file: str
     line: int

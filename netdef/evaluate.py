@@ -27,8 +27,8 @@ def evaluate(
 ) -> list[Output]:
     """Run the net in phase TEST and return the mean of each of its outputs.
 
-    ``iterations``: how many batches; without it every record of the data layer is taken once, the last
-    batch being smaller where the batch size does not divide their number.
+    ``iterations``: how many batches; without it every record of the data layer is taken once, the
+    last batch being smaller where the batch size does not divide their number.
     Raises NetdefError: the net, its data or the weights are wrong, or a net without a data layer is
     given no ``iterations``.
     """
@@ -123,10 +123,10 @@ def _batch_size(net: Net) -> int:
     return int(net.program.sources[0].config.batch_size)
 
 
-def _smaller(
-    net: Net, document: Document[pb.NetParameter], state: pb.NetState, rest: int
-) -> Net:
-    """The same net with a batch of ``rest``, where ``net`` stands in its records, sharing parameters."""
+def _smaller(net: Net, document: Document[pb.NetParameter], state: pb.NetState, rest: int) -> Net:
+    """The same net with a batch of ``rest``, where ``net`` stands in its records, sharing
+    parameters.
+    """
     message = pb.NetParameter()
     message.CopyFrom(net.plan.net)
     source: Any = net.program.sources[0]

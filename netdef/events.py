@@ -158,7 +158,9 @@ class TestFinished(Event):
 
 @dataclass(frozen=True)
 class EvaluationStarted(Event):
-    """``netdef test`` is about to run ``batches`` batches, of ``records`` records in all (0: unknown)."""
+    """``netdef test`` is about to run ``batches`` batches, of ``records`` records in all (0:
+    unknown).
+    """
 
     batches: int
     records: int = 0

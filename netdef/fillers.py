@@ -1,4 +1,6 @@
-"""Fillers: what a parameter holds before training. Pure functions of the filler, the shape and a key."""
+"""Fillers: what a parameter holds before training. Pure functions of the filler, the shape and a
+key.
+"""
 
 from __future__ import annotations
 
@@ -51,7 +53,9 @@ def gaussian(filler: pb.FillerParameter, out: Array, key: np.uint64, iteration: 
         flat[chance >= filler.sparse / out.shape[0]] = 0
 
 
-def positive_unitball(filler: pb.FillerParameter, out: Array, key: np.uint64, iteration: int) -> None:
+def positive_unitball(
+    filler: pb.FillerParameter, out: Array, key: np.uint64, iteration: int
+) -> None:
     """x ~ U(0, 1), then each output's inputs are divided by their sum"""
     _uniform(0.0, 1.0, out, key, iteration)
     rows = out.reshape(out.shape[0], -1)

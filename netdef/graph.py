@@ -1,6 +1,8 @@
-"""From the net as written to the net that runs: keep the layers of this phase, then split shared blobs.
+"""From the net as written to the net that runs: keep the layers of this phase, then split shared
+blobs.
 
-Both stages take a ``NetParameter`` and return a new one; neither allocates, prints or looks at a file.
+Both stages take a ``NetParameter`` and return a new one; neither allocates, prints or looks at a
+file.
 """
 
 from __future__ import annotations
@@ -8,14 +10,16 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from netdef.errors import Location, NetError, did_you_mean
-from netdef.prototxt import Positions
 from netdef.proto import netdef_pb2 as pb
+from netdef.prototxt import Positions
 
 #: A top: (index of the layer, index among its tops).
 Top = tuple[int, int]
 
 
-def locate(positions: Positions | None, layer: pb.LayerParameter, *path: str | int) -> Location | None:
+def locate(
+    positions: Positions | None, layer: pb.LayerParameter, *path: str | int
+) -> Location | None:
     """Where ``path`` inside ``layer`` stands in the text it was read from, if it was."""
     if positions is None or not layer.HasField("origin"):
         return None
@@ -27,8 +31,8 @@ def keep(
 ) -> pb.NetParameter:
     """The net with only the layers whose include and exclude rules ``state`` meets.
 
-    A layer with ``include`` rules stays if any of them is met; one with ``exclude`` rules goes if any is.
-    The result carries ``state``. Raises NetError for a layer that has both kinds of rules.
+    A layer with ``include`` rules stays if any of them is met; one with ``exclude`` rules goes if
+    any is. The result carries ``state``. Raises NetError for a layer that has both kinds of rules.
     """
     kept = pb.NetParameter()
     kept.CopyFrom(net)
@@ -55,7 +59,9 @@ def is_kept(layer: pb.LayerParameter, state: pb.NetState) -> bool:
 
 
 def unmet(rule: pb.NetStateRule, state: pb.NetState) -> str:
-    """What ``state`` lacks for ``rule``, in the words of Caffe's log; empty where the rule is met."""
+    """What ``state`` lacks for ``rule``, in the words of Caffe's log; empty where the rule is
+    met.
+    """
     if rule.HasField("phase") and rule.phase != state.phase:
         return (
             f"The NetState phase ({state.phase}) differed from the phase ({rule.phase}) "
@@ -73,9 +79,7 @@ def unmet(rule: pb.NetStateRule, state: pb.NetState) -> str:
         )
     for stage in rule.stage:
         if stage not in state.stage:
-            return (
-                f"The NetState did not contain stage '{stage}' specified by a rule in layer "
-            )
+            return f"The NetState did not contain stage '{stage}' specified by a rule in layer "
     for stage in rule.not_stage:
         if stage in state.stage:
             return f"The NetState contained a not_stage '{stage}' specified by a rule in layer "
@@ -106,8 +110,8 @@ def split(net: pb.NetParameter, positions: Positions | None = None) -> pb.NetPar
     """The net with a Split layer behind every top that more than one layer reads.
 
     Afterwards each blob has one reader, so gradients add up in one place. A loss weight counts as a
-    reader and moves to the Split's first top, as in Caffe. Raises NetError for a bottom that no earlier
-    layer makes.
+    reader and moves to the Split's first top, as in Caffe. Raises NetError for a bottom that no
+    earlier layer makes.
     """
     source: dict[tuple[int, int], Top] = {}
     readers: dict[Top, int] = {}
@@ -140,13 +144,13 @@ def split(net: pb.NetParameter, positions: Positions | None = None) -> pb.NetPar
                 used[top] = number + 1
                 base = split_name(net.layer[top[0]].name, name, top[1])
                 copy.bottom[j] = f"{base}_{number}"
-        for j, name in enumerate(layer.top):
+        for j in range(len(layer.top)):
             count = readers.get((i, j), 0)
             if count > 1:
                 _add_split(result, layer, j, count, weight.get((i, j), 0.0))
                 if (i, j) in weight:
-                    # Caffe clears the whole list here, after which a loss layer's default weight of 1
-                    # comes back and the loss is reported twice.
+                    # Caffe clears the whole list here, after which a loss layer's default weight of
+                    # 1 comes back and the loss is reported twice.
                     copy.loss_weight[j] = 0.0
     return result
 

@@ -1,15 +1,15 @@
 """The one way a kernel is compiled, cached and threaded.
 
-``kernel``     a function called from Python that computes on arrays; ``prange`` loops run on all threads
+``kernel``     a function called from Python that computes on arrays; ``prange`` runs on all threads
 ``serial``     the same for prefetch threads: never starts threads of its own
 ``inline``     a helper called by kernels
 
-All are compiled without Python objects and release the GIL. Machine code is cached on disk, in a folder
-whose name is a hash of netdef's sources, so an edit never meets a stale kernel. Kernels must stand at module
-level: one made by a closure is never found in the cache again.
+All are compiled without Python objects and release the GIL. Machine code is cached on disk, in a
+folder whose name is a hash of netdef's sources, so an edit never meets a stale kernel. Kernels must
+stand at module level: one made by a closure is never found in the cache again.
 
-Floating point: multiply-add contraction is allowed, reassociation is not. A reduction therefore has one
-fixed order, and results do not depend on how a loop was vectorised or shared among threads.
+Floating point: multiply-add contraction is allowed, reassociation is not. A reduction therefore has
+one fixed order, and results do not depend on how a loop was vectorised or shared among threads.
 """
 
 from __future__ import annotations
@@ -86,7 +86,7 @@ _COMMON: dict[str, Any] = {
     "error_model": "numpy",
     "fastmath": {"contract"},
 }
-#: Only explicit ``prange`` loops are threaded: whole-array expressions stay serial and compile fast.
+#: Only explicit ``prange`` loops are threaded; whole-array expressions stay serial, compile fast.
 _PRANGE_ONLY = {
     "comprehension": False,
     "reduction": False,
@@ -167,7 +167,8 @@ _scratch = threading.local()
 
 
 def workspace(size: int, dtype: Any) -> np.ndarray:
-    """Scratch memory of ``size`` elements, reused from call to call on this thread; contents undefined.
+    """Scratch memory of ``size`` elements, reused from call to call on this thread; contents
+    undefined.
 
     Never hand it out: the next kernel that asks gets the same memory.
     """

@@ -1,7 +1,7 @@
 """The contract of a layer, and the registry of layer types.
 
-A layer is one file in ``netdef/layers``. It says what it takes and gives as pure functions of shapes, and
-computes on blobs that the program hands it::
+A layer is one file in ``netdef/layers``. It says what it takes and gives as pure functions of
+shapes, and computes on blobs that the program hands it::
 
     shapes(*bottoms) -> tops      pure: shapes in, shapes out
     params(*bottoms) -> [Param]   pure: name, shape and filler of each parameter
@@ -61,10 +61,11 @@ def _ignore(event: Event) -> None:
 class Layer:
     """Base class: see the module's text for the contract.
 
-    Class attributes a layer sets: ``bottoms`` and ``tops`` (how many blobs), ``in_place`` (a top may be the
-    bottom of the same index), ``no_gradient`` (bottoms that have none, such as labels), ``loss`` (the first
-    top is a loss of weight 1 unless the net says otherwise), ``dynamic`` (top shapes depend on data: the
-    layer has ``next_shapes()``, asked before each forward), ``source`` (brings records: see ``Source``).
+    Class attributes a layer sets: ``bottoms`` and ``tops`` (how many blobs), ``in_place`` (a top
+    may be the bottom of the same index), ``no_gradient`` (bottoms that have none, such as labels),
+    ``loss`` (the first top is a loss of weight 1 unless the net says otherwise), ``dynamic`` (top
+    shapes depend on data: the layer has ``next_shapes()``, asked before each forward), ``source``
+    (brings records: see ``Source``).
     """
 
     type: ClassVar[str]
@@ -89,7 +90,7 @@ class Layer:
         # Set by the program when it binds the layer.
         self.blobs: list[Blob] = []
         self.learn: Sequence[bool] = ()
-        self.dtype: type[Any] = np.float32
+        self.dtype: Any = np.float32
         self.key = np.uint64(0)
         self.iteration = np.uint64(0)
         self.emit: Callable[[Event], None] = _ignore
@@ -121,13 +122,17 @@ class Layer:
         """Give back what is not memory: threads, files."""
 
     def error(
-        self, text: str, *path: str | int, hint: str = "", kind: type[NetdefError] = NetError
+        self,
+        text: str,
+        *path: str | int,
+        hint: str = "",
+        kind: Callable[..., NetdefError] = NetError,
     ) -> NetdefError:
         """An exception that names this layer and points at ``path`` inside it."""
         message = f'layer "{self.name}" ({self.type}): {text}'
         return kind(message, location=self.locate(*path), hint=hint)
 
-    def draw_key(self, seed: int) -> np.uint64:
+    def draw_key(self, seed: int) -> Any:
         """The key of this layer's random stream in the run with this seed."""
         return rng.key(seed, f"{pb.Phase.Name(self.phase)}/{self.name}")
 
@@ -170,9 +175,7 @@ def layer_types() -> dict[str, type[Layer]]:
     return dict(sorted(_registry.items()))
 
 
-def create(
-    message: pb.LayerParameter, phase: int = pb.TRAIN, locate: Locate = _nowhere
-) -> Layer:
+def create(message: pb.LayerParameter, phase: int = pb.TRAIN, locate: Locate = _nowhere) -> Layer:
     """The layer a message describes. An unknown type is an error, never skipped."""
     known = layer_types()
     if message.type not in known:

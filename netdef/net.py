@@ -51,7 +51,9 @@ _seeds = _Seeds()
 
 
 def set_random_seed(seed: int) -> None:
-    """From here on, nets get their random numbers from ``seed``: the same nets, the same numbers."""
+    """From here on, nets get their random numbers from ``seed``: the same nets, the same
+    numbers.
+    """
     _seeds.fixed = int(seed)
     _seeds.drawn = 0
 
@@ -59,18 +61,20 @@ def set_random_seed(seed: int) -> None:
 class Net:
     """A net that runs.
 
-    ``blobs``    by name, in order of the layers: ``net.blobs["conv1"].data`` and ``.diff`` are arrays
+    ``blobs``    by name, in order of the layers; ``net.blobs["conv1"].data``, ``.diff`` are arrays
     ``params``   by layer name, a list of blobs: weight, bias
     ``inputs``   names of the blobs the user fills, ``outputs`` of those that no layer reads
     ``layers``   the layers in order; ``layer_dict`` by name
     """
+
+    program: Program
 
     def __init__(
         self,
         network_file: str | os.PathLike[str],
         *arguments: Any,
         phase: int | None = None,
-        level: int = 0,
+        level: int | None = None,
         stages: Iterable[str] | None = None,
         weights: str | os.PathLike[str] | None = None,
     ) -> None:
@@ -79,12 +83,14 @@ class Net:
 
         Raises NetdefError: PrototxtError, NetError, DataError or WeightsError, each located.
         """
-        phase, weights = _phase_and_weights(arguments, phase, weights)
+        options = _options(
+            arguments, {"phase": phase, "level": level, "stages": stages, "weights": weights}
+        )
         document = prototxt.read(network_file, pb.NetParameter)
-        state = pb.NetState(phase=phase, level=level, stage=stages or ())
+        state = _state(document.message, options["phase"], options["level"], options["stages"])
         self._build(document.message, state, document.positions)
-        if weights is not None:
-            self.copy_from(weights)
+        if options["weights"] is not None:
+            self.copy_from(options["weights"])
 
     @classmethod
     def from_text(
@@ -99,7 +105,7 @@ class Net:
     ) -> Net:
         """A net from prototxt text. ``options``: see ``from_message``."""
         document = prototxt.parse(text, pb.NetParameter)
-        state = pb.NetState(phase=phase, level=level, stage=stages or ())
+        state = _state(document.message, phase, level, stages)
         net = cls.from_message(document.message, state, document.positions, **options)
         if weights is not None:
             net.copy_from(weights)
@@ -115,9 +121,10 @@ class Net:
     ) -> Net:
         """A net from a message as it was parsed.
 
-        ``options``: ``dtype`` (float32; float64 to check gradients), ``seed`` of its random numbers,
-        ``share`` (a Net whose parameters it uses where layer names agree), ``keep_all`` (every blob has
-        memory of its own, split ones too), ``emit`` (is told of events).
+        ``options``: ``dtype`` (float32; float64 to check gradients), ``seed`` of its random
+        numbers,
+        ``share`` (a Net whose parameters it uses where layer names agree), ``keep_all`` (every blob
+        has memory of its own, split ones too), ``emit`` (is told of events).
         """
         net = cls.__new__(cls)
         net._build(message, state, positions, **options)
@@ -141,9 +148,7 @@ class Net:
         for doubt in doubts:
             self._warn(str(doubt))
         kept = graph.keep(upgraded, state, positions)
-        planned = plan(
-            graph.split(kept, positions), positions, keep_all or bool(kept.debug_info)
-        )
+        planned = plan(graph.split(kept, positions), positions, keep_all or bool(kept.debug_info))
         self.program = Program(
             planned,
             dtype,
@@ -152,6 +157,7 @@ class Net:
             emit,
         )
         self._positions = positions
+        self._remember_inputs()
         self._tell(NetBuilt(planned, kept, tuple(graph.unmet_rules(upgraded, state))))
 
     # -- what it is -----------------------------------------------------------------------------
@@ -227,7 +233,8 @@ class Net:
     ) -> dict[str, Array]:
         """Fill the inputs, run, and return the outputs by name.
 
-        ``blobs``: names to return beside the outputs. ``start``, ``end``: first and last layer to run.
+        ``blobs``: names to return beside the outputs. ``start``, ``end``: first and last layer to
+        run.
         ``inputs``: arrays for every input blob. Raises ValueError where they do not fit.
         """
         first = self._index(start, 0)
@@ -248,8 +255,8 @@ class Net:
     ) -> dict[str, Array]:
         """Fill the gradients of the outputs, run backward, and return those of the inputs by name.
 
-        ``diffs``: names to return beside the inputs. ``start``, ``end``: the last and first layer, as the
-        gradient flows. ``gradients``: arrays for every output blob.
+        ``diffs``: names to return beside the inputs. ``start``, ``end``: the last and first layer,
+        as the gradient flows. ``gradients``: arrays for every output blob.
         """
         first = self._index(start, len(self.program.steps) - 1)
         last = self._index(end, 0)
@@ -265,7 +272,7 @@ class Net:
         collected: dict[str, list[Array]] = {}
         for batch in self._batches(inputs):
             size = len(next(iter(batch.values())))
-            for name, values in self.forward(blobs=blobs, **self._padded(batch)).items():
+            for name, values in self.forward(blobs, None, None, **self._padded(batch)).items():
                 collected.setdefault(name, []).append(values[:size].copy())
         return {name: np.concatenate(parts) for name, parts in collected.items()}
 
@@ -304,28 +311,32 @@ class Net:
             array = np.asarray(values)
             if array.ndim and target.ndim and array.shape[0] != target.shape[0]:
                 raise ValueError(
-                    f'"{name}" holds a batch of {target.shape[0]}, but {array.shape[0]} were given: '
-                    f'net.blobs["{name}"].reshape(...) changes that'
+                    f'"{name}" holds a batch of {target.shape[0]}, but {array.shape[0]} were '
+                    f'given: net.blobs["{name}"].reshape(...) changes that'
                 )
             try:
                 target[...] = array
             except ValueError as error:
                 raise ValueError(
-                    f'"{name}" is {shape_text(target.shape)}, but {shape_text(array.shape)} was given'
+                    f'"{name}" is {shape_text(target.shape)}, '
+                    f"but {shape_text(array.shape)} was given"
                 ) from error
 
     def _follow_inputs(self) -> None:
         """Plan again where the user has given an input blob another shape."""
+        blobs = self.program.blobs
         changed: dict[str, Shape] = {
-            name: self.program.blobs[name].shape
+            name: blobs[name].shape
             for name in self.plan.inputs
-            if self.program.blobs[name].shape != self.plan.blobs[name].shape
+            # Reshaped there and back, a blob has its old shape but other arrays.
+            if blobs[name].data is not self._inputs[name]
         }
         if changed:
-            held = {name: self.program.blobs[name].data for name in changed}
             self.program.reshape(changed)
-            for name, values in held.items():
-                self.program.blobs[name].data[...] = values
+            self._remember_inputs()
+
+    def _remember_inputs(self) -> None:
+        self._inputs = {name: self.program.blobs[name].data for name in self.plan.inputs}
 
     def reshape(self) -> None:
         """Let every layer follow the present shapes of the inputs."""
@@ -348,13 +359,9 @@ class Net:
         ``skip_mismatch``).
         """
         report = self.load(weights, skip_mismatch)
-        self._tell(
-            WeightsLoaded(os.fspath(weights), report.copied, report.ignored, report.missing)
-        )
+        self._tell(WeightsLoaded(os.fspath(weights), report.copied, report.ignored, report.missing))
 
-    def load(
-        self, weights: str | os.PathLike[str], skip_mismatch: bool = False
-    ) -> CopyReport:
+    def load(self, weights: str | os.PathLike[str], skip_mismatch: bool = False) -> CopyReport:
         """``copy_from`` that returns what was copied and what was not, and tells nobody."""
         targets = {name: [b.data for b in blobs] for name, blobs in self.program.params.items()}
         for layer in self.layers:
@@ -389,7 +396,9 @@ class Net:
     def saved(
         self,
     ) -> tuple[pb.NetParameter, dict[int, Sequence[Array]], dict[int, Sequence[Array]]]:
-        """What a .caffemodel holds: the layers as they run, and by layer index data and gradients."""
+        """What a .caffemodel holds: the layers as they run, and by layer index data and
+        gradients.
+        """
         message = pb.NetParameter()
         message.CopyFrom(self.plan.net)
         for layer, planned in zip(message.layer, self.plan.layers, strict=True):
@@ -433,19 +442,27 @@ class Net:
         return f'<Net "{self.name}": {len(self.layers)} layers, {count} parameters>'
 
 
-def _phase_and_weights(
-    arguments: tuple[Any, ...], phase: int | None, weights: Any
-) -> tuple[int, Any]:
-    """Sort out ``(phase)``, ``(weights, phase)`` and ``(phase, level, stages, weights)``."""
-    for argument in arguments:
-        if isinstance(argument, int) and phase is None:
-            phase = argument
-        elif isinstance(argument, str | os.PathLike) and weights is None:
-            weights = argument
-        else:
-            raise TypeError(
-                "Net takes (file, phase), (file, phase, weights=...) or (file, weights, phase)"
-            )
-    if phase not in (TRAIN, TEST):
+def _options(arguments: tuple[Any, ...], named: dict[str, Any]) -> dict[str, Any]:
+    """Sort out ``(phase, level, stages, weights)`` and the older ``(weights, phase)``."""
+    older = bool(arguments) and isinstance(arguments[0], str | os.PathLike)
+    order = ("weights", "phase") if older else ("phase", "level", "stages", "weights")
+    given = dict(zip(order, arguments, strict=False))
+    twice = [name for name in given if named[name] is not None]
+    if len(arguments) > len(order) or twice:
+        raise TypeError(
+            "Net takes (file, phase, level=0, stages=None, weights=None) or (file, weights, phase)"
+        )
+    options = {**named, **given}
+    if options["phase"] not in (TRAIN, TEST):
         raise TypeError("Net needs a phase: netdef.TRAIN or netdef.TEST")
-    return phase, weights
+    return options
+
+
+def _state(
+    message: pb.NetParameter, phase: int, level: int | None, stages: Iterable[str] | None
+) -> pb.NetState:
+    """The state to build a net in: its own, with the phase and level of the user."""
+    state = pb.NetState()
+    state.CopyFrom(message.state)
+    state.MergeFrom(pb.NetState(phase=pb.Phase.Name(phase), level=level or 0, stage=stages or ()))
+    return state

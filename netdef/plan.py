@@ -1,7 +1,9 @@
-"""The plan of a net: shapes, parameters, gradients, sharing of memory. Plain data, nothing allocated.
+"""The plan of a net: shapes, parameters, gradients, sharing of memory. Plain data, nothing
+allocated.
 
-``plan`` turns a net that has been kept and split (see ``graph``) into a :class:`Plan`; ``reshape`` gives the
-same plan for other input shapes; ``describe`` prints it. Who needs a gradient is decided as in Caffe's
+``plan`` turns a net that has been kept and split (see ``graph``) into a :class:`Plan`; ``reshape``
+gives the same plan for other input shapes; ``describe`` prints it. Who needs a gradient is decided
+as in Caffe's
 ``Net::Init``: forward from whatever learns, then back from whatever contributes to the loss.
 """
 
@@ -15,13 +17,15 @@ from netdef import graph
 from netdef.blob import Shape, shape_text
 from netdef.errors import Location, NetError
 from netdef.layer import Arity, Layer, Param, create
-from netdef.prototxt import Positions
 from netdef.proto import netdef_pb2 as pb
+from netdef.prototxt import Positions
 
 
 @dataclass(frozen=True)
 class BlobPlan:
-    """A blob: ``data_of`` and ``diff_of`` name the blob whose memory it uses, itself unless shared."""
+    """A blob: ``data_of`` and ``diff_of`` name the blob whose memory it uses, itself unless
+    shared.
+    """
 
     name: str
     shape: Shape
@@ -96,13 +100,11 @@ class Plan:
         return [param for i, param in enumerate(self.params) if param.owner == i]
 
 
-def plan(
-    net: pb.NetParameter, positions: Positions | None = None, keep_all: bool = False
-) -> Plan:
+def plan(net: pb.NetParameter, positions: Positions | None = None, keep_all: bool = False) -> Plan:
     """Plan a net that has been kept and split.
 
-    ``keep_all`` gives every blob memory of its own, so that each can be looked at after a pass; else a
-    Split costs nothing. Raises NetError, located where ``positions`` are given.
+    ``keep_all`` gives every blob memory of its own, so that each can be looked at after a pass;
+    else a Split costs nothing. Raises NetError, located where ``positions`` are given.
     """
     layers = [_create(message, net.state.phase, positions) for message in net.layer]
     drafts, shapes = _connect(layers)
@@ -114,7 +116,8 @@ def plan(
 def reshape(old: Plan, wanted: Mapping[str, Shape]) -> Plan:
     """The same plan with other shapes for some tops of layers that choose their own: inputs, data.
 
-    Raises NetError where a layer cannot take its new bottoms, or a parameter would change its shape.
+    Raises NetError where a layer cannot take its new bottoms, or a parameter would change its
+    shape.
     """
     shapes: dict[str, Shape] = {}
     layers = []
@@ -187,6 +190,13 @@ def _connect(layers: list[Layer]) -> tuple[list[_Draft], dict[str, Shape]]:
             if in_place and not layer.in_place:
                 raise layer.error(
                     f'cannot work in place on "{name}"', "top", j, hint="give the top another name"
+                )
+            if name in message.top[:j]:
+                raise layer.error(
+                    f'Top blob "{name}" is produced by multiple sources: twice by this layer',
+                    "top",
+                    j,
+                    hint="give each top a name of its own",
                 )
             if not in_place and name in maker:
                 raise layer.error(
@@ -272,8 +282,8 @@ def _loss_weights(layer: Layer) -> list[float]:
 def _share(drafts: list[_Draft]) -> tuple[list[ParamPlan], list[tuple[int, ...]]]:
     """List all parameters; those with the same name share memory with the first of that name.
 
-    The owner learns at the rate that any of its sharers states; two that state different ones are an
-    error.
+    The owner learns at the rate that any of its sharers states; two that state different ones are
+    an error.
     """
     params: list[ParamPlan] = []
     owned: list[tuple[int, ...]] = []
@@ -476,7 +486,7 @@ def _assemble(
         accumulate.append(adds)
     accumulate.reverse()
 
-    needs_gradient = {name: False for name in shapes}
+    needs_gradient = dict.fromkeys(shapes, False)
     for i, draft in enumerate(drafts):
         if gradients.backward[i]:
             for name, wanted in zip(draft.bottoms, gradients.propagate[i], strict=True):
@@ -535,7 +545,9 @@ def describe(planned: Plan) -> str:
             )
             if wanted
         ]
-        backward = ("into " + ", ".join(into) if into else "params only") if layer.needs_backward else "-"
+        backward = (
+            ("into " + ", ".join(into) if into else "params only") if layer.needs_backward else "-"
+        )
         rows.append(
             (
                 layer.name,

@@ -1,8 +1,8 @@
 """The program of a plan: arrays, and the steps that compute on them.
 
-``Program(plan)`` allocates; ``forward`` and ``backward`` run. Nothing is allocated per pass. The seam for
-another device is here: it would bind the same plan to its own arrays and its own implementations of the
-layers.
+``Program(plan)`` allocates; ``forward`` and ``backward`` run. Nothing is allocated per pass. The
+seam for another device is here: it would bind the same plan to its own arrays and its own
+implementations of the layers.
 """
 
 from __future__ import annotations
@@ -61,8 +61,10 @@ class Program:
     ) -> None:
         """Allocate ``plan`` and fill its parameters.
 
-        ``dtype``: float32, or float64 to check gradients. ``seed``: of every random number in the net.
-        ``share``: use the parameters of this program's layers where names agree, as a test net does.
+        ``dtype``: float32, or float64 to check gradients. ``seed``: of every random number in the
+        net.
+        ``share``: use the parameters of this program's layers where names agree, as a test net
+        does.
         """
         self.plan = plan
         self.dtype = dtype
@@ -88,15 +90,17 @@ class Program:
             if planned.owner != number:
                 owner = made[planned.owner]
                 blob = Blob(
-                    owner.data.reshape(planned.shape), owner.diff.reshape(planned.shape), planned.name
+                    owner.data.reshape(planned.shape),
+                    owner.diff.reshape(planned.shape),
+                    planned.name,
                 )
             elif shared is not None and planned.index < len(shared):
                 blob = shared[planned.index]
                 if blob.shape != planned.shape:
                     raise NetError(
                         f'layer "{planned.layer}": parameter {planned.index} is '
-                        f"{shape_text(planned.shape)} here, but {shape_text(blob.shape)} in the net "
-                        "whose parameters it shares",
+                        f"{shape_text(planned.shape)} here, but {shape_text(blob.shape)} in the "
+                        "net whose parameters it shares",
                         code="E130",
                     )
             else:
@@ -135,17 +139,15 @@ class Program:
     def _bind(self) -> None:
         """Give every blob its arrays and every layer its blobs; arrays of unchanged shape stay."""
         for name, planned in self.plan.blobs.items():
-            data_of, diff_of = self.blobs.get(planned.data_of), self.blobs.get(planned.diff_of)
-            blob = self.blobs.setdefault(name, Blob(np.zeros(0), None, name))
-            if planned.data_of == name:
-                if blob.diff is None or blob.shape != planned.shape or blob.data.dtype != self.dtype:
-                    # Untouched zeros cost no memory, so a gradient nobody computes is free.
-                    blob.bind(
-                        np.zeros(planned.shape, self.dtype), np.zeros(planned.shape, self.dtype)
-                    )
-            else:
-                assert data_of is not None and diff_of is not None, "memory is shared with an earlier blob"
-                blob.bind(data_of.data.reshape(planned.shape), diff_of.diff.reshape(planned.shape))
+            blob = self.blobs.setdefault(name, Blob(np.empty(0), None, name))
+            shape = planned.shape
+            if planned.data_of != name:
+                # Memory is shared with an earlier blob, which is bound already.
+                data = self.blobs[planned.data_of].data.reshape(shape)
+                blob.bind(data, self.blobs[planned.diff_of].diff.reshape(shape))
+            elif blob.diff is None or blob.shape != shape:
+                # Untouched zeros cost no memory, so a gradient nobody computes is free.
+                blob.bind(np.zeros(shape, self.dtype), np.zeros(shape, self.dtype))
         for step in self.steps:
             self._bind_step(step)
 
@@ -245,9 +247,7 @@ class Program:
         shapes = step.layer.next_shapes()
         changed = {
             name: shape
-            for name, shape, old in zip(
-                step.plan.tops, shapes, step.plan.top_shapes, strict=True
-            )
+            for name, shape, old in zip(step.plan.tops, shapes, step.plan.top_shapes, strict=True)
             if shape != old
         }
         if changed:

@@ -1,8 +1,10 @@
-"""Counter-based random numbers: a value is a function of (key, iteration, index) and of nothing else.
+"""Counter-based random numbers: a value is a function of (key, iteration, index) and of nothing
+else.
 
-So dropout, mirroring and fillers do not depend on threads, on other layers, or on where a run was resumed.
-The generator is Philox4x32-10: Salmon, Moraes, Dror & Shaw, "Parallel random numbers: as easy as 1, 2, 3",
-SC 2011. A ``key`` names a stream: it is made from the seed of the run and the name of whoever draws.
+So dropout, mirroring and fillers do not depend on threads, on other layers, or on where a run was
+resumed. The generator is Philox4x32-10: Salmon, Moraes, Dror & Shaw, "Parallel random numbers: as
+easy as 1, 2, 3", SC 2011. A ``key`` names a stream: it is made from the seed of the run and the
+name of whoever draws.
 """
 
 from __future__ import annotations
@@ -31,7 +33,7 @@ def fresh_seed() -> int:
     return secrets.randbits(31)
 
 
-def key(seed: int, name: str) -> np.uint64:
+def key(seed: int, name: str) -> Any:
     """The key of the stream called ``name`` in the run with this ``seed``."""
     digest = hashlib.sha256(f"{seed}/{name}".encode()).digest()
     return np.uint64(int.from_bytes(digest[:8], "little"))
@@ -60,7 +62,9 @@ def philox(key: Any, iteration: Any, block: Any) -> Any:
 
 @inline
 def bits(key: Any, iteration: Any, index: Any) -> Any:
-    """One 32-bit word: number ``index`` of the stream at ``iteration``. All arguments are uint64."""
+    """One 32-bit word: number ``index`` of the stream at ``iteration``. All arguments are
+    uint64.
+    """
     w0, w1, w2, w3 = philox(key, iteration, index // _4)
     which = index & _3
     word = w0

@@ -1,4 +1,6 @@
-"""The training loop: data, forward, backward, learning rate, update rule, events, in Caffe's order."""
+"""The training loop: data, forward, backward, learning rate, update rule, events, in Caffe's
+order.
+"""
 
 from __future__ import annotations
 
@@ -12,7 +14,8 @@ from typing import Any
 
 import numpy as np
 
-from netdef import prototxt, rng, schedule, snapshot
+from netdef import prototxt, rng, schedule
+from netdef import snapshot as snapshots
 from netdef.blob import Array
 from netdef.errors import Location, SolverError, WeightsError
 from netdef.events import (
@@ -67,7 +70,7 @@ class Solver:
     """
 
     #: Update rule this class stands for; ``get_solver`` takes whatever the file says.
-    type: str | None = None
+    rule_type: str | None = None
 
     def __init__(
         self,
@@ -79,14 +82,14 @@ class Solver:
         listeners: Sequence[Listener] = (),
         action: Callable[[], Action] = _no_action,
         resuming: bool = False,
-        dtype: type[Any] = np.float32,
+        dtype: Any = np.float32,
     ) -> None:
         """Read the solver, build its nets, load initial weights.
 
-        ``weights``: .caffemodel files, in place of those the solver names. ``stages``, ``level``: added to
-        the state of the train net. ``listeners`` get every event. ``action`` is asked between iterations
-        what to do. ``resuming``: a snapshot will follow, so initial weights are left out. ``dtype``: float32,
-        or float64 to see what rounding does.
+        ``weights``: .caffemodel files, in place of those the solver names. ``stages``, ``level``:
+        added to the state of the train net. ``listeners`` get every event. ``action`` is asked
+        between iterations what to do. ``resuming``: a snapshot will follow, so initial weights are
+        left out. ``dtype``: float32, or float64 to see what rounding does.
         Raises NetdefError: what is wrong with the solver, its nets, their data or the weights.
         """
         self._bus = Bus(list(listeners))
@@ -96,13 +99,12 @@ class Solver:
         document = prototxt.read(self.path, pb.SolverParameter)
         self._positions = document.positions
         self.param = upgrade_solver(document.message, document.positions)
-        self.type = self.type or self.param.type
-        if self.param.type != self.type:
-            self.param.type = self.type
+        if self.rule_type is not None and self.param.type != self.rule_type:
+            self.param.type = self.rule_type
         self._normalize(weights, stages, level, resuming)
         doubts = schedule.check(self.param, self._positions)
         self._check()
-        snapshot.probe(self.param.snapshot_prefix, location=self._at("snapshot_prefix"))
+        snapshots.probe(self.param.snapshot_prefix, location=self._at("snapshot_prefix"))
 
         self._tell(SolverStarted(self.param))
         for doubt in doubts:
@@ -131,7 +133,9 @@ class Solver:
     def _at(self, *path: str | int) -> Location | None:
         return self._positions.at(*path)
 
-    def _error(self, text: str, *path: str | int, hint: str = "", code: str = "E200") -> SolverError:
+    def _error(
+        self, text: str, *path: str | int, hint: str = "", code: str = "E200"
+    ) -> SolverError:
         return SolverError(text, location=self._at(*path), hint=hint, code=code)
 
     def _normalize(
@@ -230,11 +234,11 @@ class Solver:
         """Test nets in Caffe's order: test_net_param, test_net, then net_param or net as often as
         test_iter has further entries."""
         p = self.param
-        wanted: list[tuple[str, str | None, pb.NetParameter | None, tuple[str | int, ...]]] = []
-        for i, message in enumerate(p.test_net_param):
-            wanted.append(("test_net_param", None, message, ("test_net_param", i)))
+        wanted: list[tuple[str, pb.NetParameter, Positions]] = []
+        for message in p.test_net_param:
+            wanted.append(("test_net_param", message, self._positions))
         for i, path in enumerate(p.test_net):
-            wanted.append((f"test_net file: {path}", path, None, ("test_net", i)))
+            wanted.append((f"test_net file: {path}", *self._read_net(path, "test_net", i)))
         own, count = len(wanted), len(p.test_iter)
         generic = p.HasField("net") or p.HasField("net_param")
         if count < own or (count > own and not generic):
@@ -245,9 +249,9 @@ class Solver:
             )
         for _ in range(count - own):
             if p.HasField("net_param"):
-                wanted.append(("net_param", None, p.net_param, ("net_param",)))
+                wanted.append(("net_param", p.net_param, self._positions))
             else:
-                wanted.append((f"net file: {p.net}", p.net, None, ("net",)))
+                wanted.append((f"net file: {p.net}", *self._read_net(p.net, "net")))
         if p.test_state and len(p.test_state) != len(wanted):
             raise self._error(
                 f"there are {len(p.test_state)} test_state for {len(wanted)} test nets: "
@@ -262,11 +266,7 @@ class Solver:
                 hint="say how many iterations lie between tests, such as  test_interval: 500",
             )
         nets = []
-        for i, (source, path, message, field) in enumerate(wanted):
-            positions = self._positions
-            if message is None:
-                assert path is not None
-                message, positions = self._read_net(path, *field)
+        for i, (source, message, positions) in enumerate(wanted):
             self._tell(NetBuilding("test", source, i))
             state = pb.NetState(phase=pb.TEST)
             state.MergeFrom(message.state)
@@ -420,13 +420,13 @@ class Solver:
                 self._debug_update(learnable.layer, learnable.name, blob.data, blob.diff)
 
     def _clip(self) -> float:
-        """The factor that brings the gradients' norm down to clip_gradients; 1 where it is below."""
+        """The factor that brings the gradients' norm down to clip_gradients; 1 where it is
+        below.
+        """
         limit = self.param.clip_gradients
         if limit < 0:
             return 1.0
-        norm = math.sqrt(
-            sum(sum_of_squares(p.blob.flat_diff) for p in self.net.program.learnable)
-        )
+        norm = math.sqrt(sum(sum_of_squares(p.blob.flat_diff) for p in self.net.program.learnable))
         if not norm > limit:
             return 1.0
         self._tell(GradientsClipped(norm, limit, limit / norm))
@@ -493,23 +493,22 @@ class Solver:
     # -- snapshots ------------------------------------------------------------------------------
 
     def snapshot(self) -> str:
-        """Write the .caffemodel and then the .solverstate of this iteration; return the latter's path.
+        """Write the .caffemodel and then the .solverstate of this iteration; return the latter's
+        path.
 
         Raises OutputError; what stood there before is still whole then.
         """
         prefix = self.param.snapshot_prefix
-        model, state = snapshot.snapshot_names(prefix, self.iter)
+        model, state = snapshots.snapshot_names(prefix, self.iter)
         message, params, diffs = self.net.saved()
         self._tell(SnapshotWriting(model, "model"))
-        snapshot.write_model(
-            model, message, params, diffs if self.param.snapshot_diff else None
-        )
+        snapshots.write_model(model, message, params, diffs if self.param.snapshot_diff else None)
         self._tell(SnapshotWriting(state, "state"))
-        snapshot.write_state(state, self._state(model))
+        snapshots.write_state(state, self._state(model))
         self._tell(SnapshotWritten(model, state, self.iter))
         return state
 
-    def _state(self, model: str) -> snapshot.State:
+    def _state(self, model: str) -> snapshots.State:
         shapes = [learnable.blob.shape for learnable in self.net.program.learnable]
         # All first histories, then all second ones: Caffe's order.
         history = [
@@ -517,7 +516,7 @@ class Solver:
             for k in range(self._rule.histories)
             for i, shape in enumerate(shapes)
         ]
-        return snapshot.State(
+        return snapshots.State(
             self.iter,
             model,
             history,
@@ -525,32 +524,31 @@ class Solver:
             self.seed,
             self.net.program.passes,
             [
-                snapshot.Cursor(number, layer.name, layer.records)
+                snapshots.Cursor(number, layer.name, layer.records)
                 for number, net in enumerate([self.net, *self.test_nets])
                 for layer in net.program.sources
             ],
         )
 
     def restore(self, state_file: str | os.PathLike[str]) -> None:
-        """Continue from a .solverstate, of netdef (bit by bit) or of Caffe (its data from the start).
+        """Continue from a .solverstate, of netdef (bit by bit) or of Caffe (its data from the
+        start).
 
         Raises WeightsError for a file that is damaged, of another net, or of another update rule.
         """
         path = os.fspath(state_file)
-        state = snapshot.read_state(path)
+        state = snapshots.read_state(path)
         flat = [values.reshape(-1) for values in state.history]
-        targets = [
-            own[k] for k in range(self._rule.histories) for own in self._history
-        ]
+        targets = [own[k] for k in range(self._rule.histories) for own in self._history]
         if [values.size for values in flat] != [target.size for target in targets]:
             raise WeightsError(
-                f"{path}: its history is of {len(flat)} blobs with {sum(v.size for v in flat)} values, "
-                f'but solver type "{self._rule.type}" of this net keeps {len(targets)} with '
-                f"{sum(t.size for t in targets)}",
+                f"{path}: its history is of {len(flat)} blobs with {sum(v.size for v in flat)} "
+                f'values, but solver type "{self._rule.type}" of this net keeps {len(targets)} '
+                f"with {sum(t.size for t in targets)}",
                 hint="it was written by another net or another solver type",
                 code="E407",
             )
-        report = self.net.load(snapshot.find_learned_net(state, path))
+        report = self.net.load(snapshots.find_learned_net(state, path))
         for target, values in zip(targets, flat, strict=True):
             target[...] = values
         self.iter = state.iteration
@@ -558,7 +556,7 @@ class Solver:
         self._resume_data(state)
         self._tell(Resumed(path, self.iter, self._rule.type, report.ignored))
 
-    def _resume_data(self, state: snapshot.State) -> None:
+    def _resume_data(self, state: snapshots.State) -> None:
         """Bring random numbers and records to where the snapshot left them."""
         nets = [self.net, *self.test_nets]
         if state.random_seed is not None:
@@ -588,13 +586,15 @@ class Solver:
         self._bus.emit(event)
 
     def __repr__(self) -> str:
-        return f"<{self.type}Solver {Path(self.path).name} at iteration {self.iter}>"
+        return f"<{self.param.type}Solver {Path(self.path).name} at iteration {self.iter}>"
 
 
 def _net_file(
     solver_file: str, path: str, named_at: Location | None, tell: Callable[[Event], None]
 ) -> Document[pb.NetParameter]:
-    """A net that a solver names: where Caffe looks for it, or beside the solver if it is only there."""
+    """A net that a solver names: where Caffe looks for it, or beside the solver if it is only
+    there.
+    """
     beside = os.path.join(os.path.dirname(solver_file), path)
     if os.path.exists(path) or os.path.isabs(path):
         return prototxt.read(path, pb.NetParameter)
@@ -611,7 +611,9 @@ def _net_file(
 def test_net_of(
     solver_file: str | os.PathLike[str], tell: Callable[[Event], None]
 ) -> Document[pb.NetParameter]:
-    """The net a solver tests first: of test_net_param, test_net, net_param and net the first it gives."""
+    """The net a solver tests first: of test_net_param, test_net, net_param and net the first it
+    gives.
+    """
     path = os.fspath(solver_file)
     document = prototxt.read(path, pb.SolverParameter)
     solver, positions = document.message, document.positions
@@ -635,7 +637,7 @@ test_net_of.__test__ = False  # type: ignore[attr-defined]
 class SGDSolver(Solver):
     """A solver whose update rule is SGD, whatever the file says."""
 
-    type = "SGD"
+    rule_type = "SGD"
 
 
 def get_solver(solver_file: str | os.PathLike[str]) -> Solver:

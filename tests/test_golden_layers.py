@@ -1,7 +1,7 @@
 """Every layer against Caffe: one pass forward and one backward through the nets of golden/layers.
 
-The cases are found by their files. Those whose layer types netdef has are run; one skipped test says what
-the others wait for.
+The cases are found by their files. Those whose layer types netdef has are run; one skipped test
+says what the others wait for.
 """
 
 from __future__ import annotations

@@ -1,4 +1,4 @@
-"""Every update rule against Caffe: small nets trained a few iterations, and resumed from Caffe's snapshot."""
+"""Every update rule against Caffe: a small net trained, and resumed from Caffe's snapshot."""
 
 from __future__ import annotations
 

@@ -252,7 +252,8 @@ def test_a_loss_weight_is_a_reader() -> None:
 def test_a_loss_weight_of_zero_is_no_reader() -> None:
     message = net(
         DATA
-        + 'layer { name: "l" bottom: "data" top: "l" loss_weight: 0 } layer { name: "a" bottom: "l" }'
+        + 'layer { name: "l" bottom: "data" top: "l" loss_weight: 0 }'
+        + 'layer { name: "a" bottom: "l" }'
     )
     assert split(message) == message
 

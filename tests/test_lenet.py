@@ -1,4 +1,4 @@
-"""LeNet on the real MNIST, against a run of Caffe: loss by loss, line by line, parameter by parameter.
+"""LeNet on the real MNIST, against a run of Caffe: every loss, line of the log and parameter.
 
 Caffe trained 200 iterations from ``init.caffemodel``, with the records in the order of the files.
 """

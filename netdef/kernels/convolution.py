@@ -1,22 +1,23 @@
-"""Convolution in any number of spatial axes as an implicit matrix product, without an im2col buffer.
+"""Convolution in any number of spatial axes as an implicit matrix product, without an im2col
+buffer.
 
-An image, padded with zeros, is one flat array. With ``taps[t]`` the offset in it of kernel tap t (channel,
-then place in the window) and ``positions[p]`` the offset of output position p, the matrix that im2col
-would make is ::
+An image, padded with zeros, is one flat array. With ``taps[t]`` the offset in it of kernel tap t
+(channel, then place in the window) and ``positions[p]`` the offset of output position p, the matrix
+that im2col would make is ::
 
     column[t, p] = image[taps[t] + positions[p]]
 
 whatever the number of axes, the stride or the dilation. So panels for the micro-kernel are gathered
-straight from the image through the two tables (Chellapilla, Puri & Simard 2006 give the product; Goto &
-van de Geijn 2008 the packing):
+straight from the image through the two tables (Chellapilla, Puri & Simard 2006 give the product;
+Goto & van de Geijn 2008 the packing):
 
     forward     y[m, p]   = sum_t  w[m, t] column[t, p]      jobs: images x groups x panels of p
-    weights     dw[m, t] += sum_np dy[m, p] column[t, p]     jobs: panels of t, or images x panels of t
-    data        dimage[taps[t] + positions[p]] += sum_m w[m, t] dy[m, p]
+    weights     dw[m, t] += sum_np dy[m, p] column[t, p]     jobs: panels of t, or images x panels
+    of t data        dimage[taps[t] + positions[p]] += sum_m w[m, t] dy[m, p]
                                                              jobs: images x blocks of channels
 
-Every job owns what it writes, and what it sums it sums in one fixed order, so results do not depend on
-the number of threads. Images that need padding are padded a few at a time into scratch memory.
+Every job owns what it writes, and what it sums it sums in one fixed order, so results do not depend
+on the number of threads. Images that need padding are padded a few at a time into scratch memory.
 """
 
 from __future__ import annotations
@@ -36,7 +37,8 @@ from netdef.kernels.quads import QUAD, add_run, copy_quad
 #: Scratch for padded images and packed gradients, in elements: a batch is taken in chunks that fit.
 SCRATCH = 1 << 22
 
-#: A weight gradient of fewer panels than this is summed image by image, to have jobs for all threads.
+#: A weight gradient of fewer panels than this is summed image by image, to have jobs for all
+#: threads.
 JOBS = 16
 
 
@@ -152,7 +154,8 @@ def _runs(offsets: Array, wide: int) -> Runs:
 def forward(g: Geometry, x: Array, weight: Array, bias: Array, y: Array) -> None:
     """y = convolution of x with weight, plus bias where that is not empty.
 
-    x [N, C, ...], weight [M, C / groups, ...], bias [M] or [0], y [N, M, ...]; all of one float type.
+    x [N, C, ...], weight [M, C / groups, ...], bias [M] or [0], y [N, M, ...]; all of one float
+    type.
     """
     count = x.shape[0]
     if count == 0:
@@ -186,7 +189,8 @@ def backward_weights(g: Geometry, x: Array, dy: Array, dweight: Array) -> None:
     flat_x, flat_dy, flat_dw = x.reshape(-1), dy.reshape(-1), dweight.reshape(-1)
     dy_image = dy.size // count
     panels = -(-g.taps.size // columns_of(x.itemsize)) * e.groups
-    # Few panels are few jobs: then each image gets a sum of its own, and the sums are added in order.
+    # Few panels are few jobs: then each image gets a sum of its own, and the sums are added in
+    # order.
     own_sums = panels < JOBS and count > 1
     packed_image = _padded(e.outputs, ROWS) * e.groups * g.positions.size
     per_image = packed_image + (g.padded_size if g.padding else 0)
@@ -244,7 +248,9 @@ def _padded(count: int, multiple: int) -> int:
 
 
 def _padded_images(g: Geometry, x: Array, first: int, count: int, scratch: Array) -> Array:
-    """Images ``first`` to ``first + count`` of x with their zero borders, in scratch where they need any."""
+    """Images ``first`` to ``first + count`` of x with their zero borders, in scratch where they
+    need any.
+    """
     inside = x[first * g.image_size : (first + count) * g.image_size]
     if not g.padding:
         return inside
@@ -405,9 +411,7 @@ def _forward(
                 weights = (((member % e.groups) * m_panels + m) * depth + t) * ROWS
                 rows = min(ROWS, e.outputs - m * ROWS)
                 target = start + m * ROWS * width
-                store_tile(
-                    packed, weights, panel, 0, steps, y, target, width, rows, lanes, add
-                )
+                store_tile(packed, weights, panel, 0, steps, y, target, width, rows, lanes, add)
             t += steps
         if bias.size > 0:
             for m in range(e.outputs):
@@ -429,7 +433,9 @@ def _backward_weights(
     parts: Any,
     sums: Any,
 ) -> None:
-    """Each of ``parts`` runs of images is summed by itself; with one part, it is added to ``sums``."""
+    """Each of ``parts`` runs of images is summed by itself; with one part, it is added to
+    ``sums``.
+    """
     wide = columns(images[0])
     depth = positions.size
     t_panels = (width + wide - 1) // wide
@@ -533,4 +539,6 @@ def _backward_data(
                 for i in range(rows):
                     target = image + taps[t + i]
                     for s in range(starts[q], starts[q + 1]):
-                        add_run(tile, i * wide + runs[s, 0], images, target + runs[s, 1], runs[s, 2])
+                        add_run(
+                            tile, i * wide + runs[s, 0], images, target + runs[s, 1], runs[s, 2]
+                        )

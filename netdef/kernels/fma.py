@@ -1,7 +1,7 @@
 """``fma(a, b, c)``: a * b + c with one rounding.
 
-The compiler may fuse either product of ``a * b + c * d``, and each choice rounds differently. Where a kernel
-has to round as Caffe's BLAS does, it says which.
+The compiler may fuse either product of ``a * b + c * d``, and each choice rounds differently. Where
+a kernel has to round as Caffe's BLAS does, it says which.
 """
 
 from __future__ import annotations
@@ -20,7 +20,9 @@ def fma(typingctx: Any, a: Any, b: Any, c: Any) -> Any:
     def codegen(context: Any, builder: Any, signature: Any, args: Any) -> Any:
         kind = context.get_value_type(signature.return_type)
         function = cgutils.get_or_insert_function(
-            builder.module, ir.FunctionType(kind, [kind] * 3), f"llvm.fma.f{signature.return_type.bitwidth}"
+            builder.module,
+            ir.FunctionType(kind, [kind] * 3),
+            f"llvm.fma.f{signature.return_type.bitwidth}",
         )
         return builder.call(function, args)
 

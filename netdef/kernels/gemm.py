@@ -8,8 +8,8 @@
         for each (panel of b, group of panels of a)        in parallel: each owns its tiles of c
             for each panel of a in the group: micro-kernel
 
-Packing makes every load of the micro-kernel contiguous whatever the transposition, and pads ragged edges
-with zeros. Results do not depend on the number of threads.
+Packing makes every load of the micro-kernel contiguous whatever the transposition, and pads ragged
+edges with zeros. Results do not depend on the number of threads.
 """
 
 from __future__ import annotations
@@ -141,7 +141,9 @@ def pack(
     out: Any,
     at: Any,
 ) -> None:
-    """Copy ``lanes`` lines of ``depth`` numbers into a [depth, panel] panel; missing lanes are zero."""
+    """Copy ``lanes`` lines of ``depth`` numbers into a [depth, panel] panel; missing lanes are
+    zero.
+    """
     zero = source.dtype.type(0)
     if lane_stride == 1:
         for d in range(depth):
@@ -177,8 +179,8 @@ def store_tile(
 ) -> None:
     """One tile of c, at ``c[c_at]``, from the packed panels at ``a[a_at]`` and ``b[b_at]``.
 
-    ``rows`` and ``wide`` are what of the tile lies inside c; a ragged tile goes through a whole one.
-    Offsets, not slices: a slice counts references, and threads would contend for the counter.
+    ``rows`` and ``wide`` are what of the tile lies inside c; a ragged tile goes through a whole
+    one. Offsets, not slices: a slice counts references, and threads would contend for the counter.
     """
     like = c.dtype.type(0)
     size = c.itemsize

@@ -12,10 +12,11 @@ It computes one register tile of a product of packed panels::
      +-----+       +----------------+
 
 Each step over k loads ``VECTORS`` vectors of b, broadcasts ``ROWS`` numbers of a, and issues
-``ROWS * VECTORS`` fused multiply-adds. With enough accumulators to cover the latency of an FMA, the loop
-runs at the machine's peak: Goto & van de Geijn, "Anatomy of high-performance matrix multiplication", 2008;
-Van Zee & van de Geijn, "BLIS", 2015. LLVM's loop vectoriser does not find this tile, so it is
-emitted as LLVM IR. Vector width and tile follow the host; the same IR is legal anywhere.
+``ROWS * VECTORS`` fused multiply-adds. With enough accumulators to cover the latency of an FMA, the
+loop runs at the machine's peak: Goto & van de Geijn, "Anatomy of high-performance matrix
+multiplication", 2008; Van Zee & van de Geijn, "BLIS", 2015. LLVM's loop vectoriser does not find
+this tile, so it is emitted as LLVM IR. Vector width and tile follow the host; the same IR is legal
+anywhere.
 """
 
 from __future__ import annotations
@@ -47,21 +48,23 @@ else:
 #: Vectors of c in a row of the tile.
 VECTORS = 2
 
-#: Deepest slice of a product: a panel of b then about fits the first-level cache, one of a the second.
+#: Deepest slice of a product: a panel of b then about fits the first-level cache, one of a the
+#: second.
 DEPTH = 384
 
 
 def columns_of(itemsize: int) -> int:
     """Width of the tile for elements of ``itemsize`` bytes."""
-    return VECTORS * VECTOR_BYTES // itemsize
+    width: int = VECTORS * VECTOR_BYTES // itemsize
+    return width
 
 
 @inline
 def next_depth(left: Any) -> Any:
     """How deep the next slice is when ``left`` is left of the sum.
 
-    A sum is rounded where it is cut, so it is cut where OpenBLAS, which Caffe's published numbers come
-    from, cuts it: slices of DEPTH, and a rest that is deeper than one slice in two halves.
+    A sum is rounded where it is cut, so it is cut where OpenBLAS, which Caffe's published numbers
+    come from, cuts it: slices of DEPTH, and a rest that is deeper than one slice in two halves.
     """
     if left >= 2 * DEPTH:
         return DEPTH
@@ -91,8 +94,9 @@ def multiply_tile(
 ) -> Any:
     """c = a^T b, or c += a^T b where ``accumulate`` is not 0, for one tile.
 
-    ``a`` is the address of a packed [k, ROWS] panel, ``b`` of a [k, columns] panel, ``c`` of the tile,
-    whose rows are ``stride`` elements apart. ``like`` is any scalar of the element type. k >= 1.
+    ``a`` is the address of a packed [k, ROWS] panel, ``b`` of a [k, columns] panel, ``c`` of the
+    tile, whose rows are ``stride`` elements apart. ``like`` is any scalar of the element type. k >=
+    1.
     """
     signature = types.void(like, *[types.int64] * 6)
 

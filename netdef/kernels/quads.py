@@ -1,8 +1,8 @@
 """Short runs of numbers, four at a time.
 
-Between gathering and scattering lie runs as short as a kernel is wide: 3, 5, 8 numbers. A compiled loop over
-so few spends its time on finding out how to run; these helpers copy or add four with one instruction and
-the rest one by one. Nothing beyond the run is read or written.
+Between gathering and scattering lie runs as short as a kernel is wide: 3, 5, 8 numbers. A compiled
+loop over so few spends its time on finding out how to run; these helpers copy or add four with one
+instruction and the rest one by one. Nothing beyond the run is read or written.
 """
 
 from __future__ import annotations

@@ -1,9 +1,10 @@
 """Sums over rows and columns, the gradients of biases among them.
 
-Caffe computes them as matrix-vector products with a vector of ones. The order in which a product adds decides
-its last bit, and over a few hundred iterations the last bit decides which of two nearly equal values a max
-pooling picks. So these sums add in the order of OpenBLAS's kernels for AVX2, which Caffe's published
-numbers come from. Those orders are also the fast ones: several lanes instead of one chain.
+Caffe computes them as matrix-vector products with a vector of ones. The order in which a product
+adds decides its last bit, and over a few hundred iterations the last bit decides which of two
+nearly equal values a max pooling picks. So these sums add in the order of OpenBLAS's kernels for
+AVX2, which Caffe's published numbers come from. Those orders are also the fast ones: several lanes
+instead of one chain.
 """
 
 from __future__ import annotations

@@ -26,11 +26,12 @@ class Accuracy(Layer):
 
     bottom  x          any shape; scores along ``axis``
             label      one class for each prediction, any shape of that count
-    top     accuracy   scalar: right predictions / predictions that are not ignored, 0 where there are none
+    top     accuracy   scalar: right predictions / predictions that are not ignored, 0 where there
+    are none
             per_class  optional, [classes]: the same for each class
 
-    A prediction is right when fewer than ``top_k`` other classes score as high or higher: a tie counts
-    against it, as in Caffe.
+    A prediction is right when fewer than ``top_k`` other classes score as high or higher: a tie
+    counts against it, as in Caffe.
     """
 
     bottoms = 2
@@ -76,9 +77,7 @@ class Accuracy(Layer):
 
 
 @kernel
-def _judge(
-    scores: Any, labels: Any, ignore: Any, has_ignore: Any, top_k: Any, right: Any
-) -> None:
+def _judge(scores: Any, labels: Any, ignore: Any, has_ignore: Any, top_k: Any, right: Any) -> None:
     """1 where right, 0 where wrong, IGNORED or INVALID for each prediction."""
     classes, inner = scores.shape[1], scores.shape[2]
     for job in prange(scores.shape[0] * inner):

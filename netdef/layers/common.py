@@ -75,14 +75,18 @@ def bad_label(layer: Layer, label: Blob, index: int, classes: int) -> Exception:
     )
 
 
-def normalization(loss: pb.LossParameter) -> int:
-    """The mode of a loss: ``normalization``, or the older ``normalize`` where only that is given."""
+def normalization(loss: pb.LossParameter) -> pb.LossParameter.NormalizationMode:
+    """The mode of a loss: ``normalization``, or the older ``normalize`` where only that is
+    given.
+    """
     if not loss.HasField("normalization") and loss.HasField("normalize"):
         return pb.LossParameter.VALID if loss.normalize else pb.LossParameter.BATCH_SIZE
     return loss.normalization
 
 
-def normalizer(mode: int, outer: int, inner: int, valid: int) -> float:
+def normalizer(
+    mode: pb.LossParameter.NormalizationMode, outer: int, inner: int, valid: int
+) -> float:
     """What a summed loss is divided by; at least 1, so that a batch without valid labels is 0."""
     count = {
         pb.LossParameter.FULL: outer * inner,

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterator
+
 import numpy as np
 
 from netdef.blob import Array, Blob, Shape, shape_text
@@ -17,7 +18,8 @@ from netdef.layers.common import axis_of
 class Convolution(Layer):
     """Slides ``num_output`` filters over its bottoms.
 
-    bottom  x...  [N..., C, spatial axes...]; ``axis`` is C (1), axes before it are a batch. All bottoms
+    bottom  x...  [N..., C, spatial axes...]; ``axis`` is C (1), axes before it are a batch. All
+    bottoms
                   have one shape and are convolved with the same filters
     top     y...  [N..., num_output, (size + 2 pad - dilation (kernel - 1) - 1) / stride + 1 ...],
                   rounded down
@@ -112,9 +114,7 @@ class Convolution(Layer):
                 )
             if default is None and not all(c.HasField(p) for p in pair):
                 raise self.error(f"give both {named}", "convolution_param")
-            given = [
-                getattr(c, p) if default is None or c.HasField(p) else default for p in pair
-            ]
+            given = [getattr(c, p) if default is None or c.HasField(p) else default for p in pair]
             path = ("convolution_param", pair[0])
         if not given:
             if default is None:
@@ -147,7 +147,8 @@ class Convolution(Layer):
     def _images(self, values: Array) -> Array:
         """The batch axes as one."""
         shape = values.shape
-        return values.reshape(math.prod(shape[: self._axis]), *shape[self._axis :])
+        images: Array = values.reshape(math.prod(shape[: self._axis]), *shape[self._axis :])
+        return images
 
     def forward(self, bottom: list[Blob], top: list[Blob]) -> None:
         weight = self.blobs[0].data
@@ -163,8 +164,6 @@ class Convolution(Layer):
             if self.config.bias_term and self.learn[1]:
                 add_channel_sums(dy.reshape(len(dy), dy.shape[1], -1), self.blobs[1].flat_diff)
             if self.learn[0]:
-                kernels.backward_weights(
-                    self._geometry, self._images(x.data), dy, weight.diff
-                )
+                kernels.backward_weights(self._geometry, self._images(x.data), dy, weight.diff)
             if x.diff is not None:
                 kernels.backward_data(self._geometry, weight.data, dy, self._images(x.diff))

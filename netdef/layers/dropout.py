@@ -20,8 +20,8 @@ class Dropout(Layer):
     top     y  shape of x; may be x itself
 
     The mask is a function of the seed, the layer's name, the iteration and the index.
-    Source: Srivastava, Hinton, Krizhevsky, Sutskever & Salakhutdinov, "Dropout: a simple way to prevent
-    neural networks from overfitting", JMLR 15, 2014.
+    Source: Srivastava, Hinton, Krizhevsky, Sutskever & Salakhutdinov, "Dropout: a simple way to
+    prevent neural networks from overfitting", JMLR 15, 2014.
     """
 
     in_place = True

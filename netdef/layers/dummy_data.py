@@ -32,7 +32,8 @@ class DummyData(Layer):
             )
         if len(c.data_filler) not in (0, 1, tops):
             raise self.error(
-                f"has {tops} tops but {len(c.data_filler)} data_filler: give none, one, or one for each",
+                f"has {tops} tops but {len(c.data_filler)} data_filler: "
+                "give none, one, or one for each",
                 "dummy_data_param",
                 "data_filler",
                 0,
@@ -40,7 +41,8 @@ class DummyData(Layer):
         if any(legacy):
             if any(len(values) not in (1, tops) for values in legacy):
                 raise self.error(
-                    f"num, channels, height and width need one value, or one for each of {tops} tops",
+                    "num, channels, height and width need one value, "
+                    f"or one for each of {tops} tops",
                     "dummy_data_param",
                 )
             wide = [values if len(values) == tops else values * tops for values in legacy]

@@ -26,9 +26,7 @@ class InnerProduct(Layer):
     def shapes(self, *bottoms: Shape) -> list[Shape]:
         (x,) = bottoms
         if self.config.num_output == 0:
-            raise self.error(
-                "num_output must be at least 1", "inner_product_param", "num_output"
-            )
+            raise self.error("num_output must be at least 1", "inner_product_param", "num_output")
         axis = axis_of(self, x, self.config.axis, "inner_product_param", "axis")
         if math.prod(x[axis:]) == 0:
             raise self.error(f"the bottom {x} has no values to multiply", "bottom", 0)

@@ -18,12 +18,15 @@ class Pooling(Layer):
     """Takes the maximum or the mean of each window of each channel.
 
     bottom  x     [N, C, H, W]
-    top     y     [N, C, (H + 2 pad - kernel) / stride + 1, ...], rounded up unless round_mode is FLOOR
-            mask  optional, only for MAX: the index of each maximum within its channel (H, W as one axis)
+    top     y     [N, C, (H + 2 pad - kernel) / stride + 1, ...], rounded up unless round_mode is
+    FLOOR
+            mask  optional, only for MAX: the index of each maximum within its channel (H, W as one
+            axis)
 
-    As in Caffe: where there is any padding, a last window that would begin beyond the image is left out;
-    MAX looks only at what is inside the image; AVE divides by the part of its window that is inside the
-    padded image, counting padding as 0. ``global_pooling`` takes one window over the whole image.
+    As in Caffe: where there is any padding, a last window that would begin beyond the image is left
+    out; MAX looks only at what is inside the image; AVE divides by the part of its window that is
+    inside the padded image, counting padding as 0. ``global_pooling`` takes one window over the
+    whole image.
     """
 
     tops = (1, 2)
@@ -31,9 +34,7 @@ class Pooling(Layer):
     def shapes(self, *bottoms: Shape) -> list[Shape]:
         (x,) = bottoms
         if self.config.pool == pb.PoolingParameter.STOCHASTIC:
-            raise self.error(
-                "STOCHASTIC pooling is not in this version", "pooling_param", "pool"
-            )
+            raise self.error("STOCHASTIC pooling is not in this version", "pooling_param", "pool")
         if len(x) != 4:
             raise self.error(
                 f"needs a bottom of 4 axes (N, C, H, W), but it is {shape_text(x)}", "bottom", 0
@@ -139,7 +140,9 @@ def _planes(values: Any) -> Any:
 
 @inline
 def _window_of(index: Any, kernel: Any, stride: Any, pad: Any, size: Any) -> Any:
-    """(first, end, span) of a window: its part inside the image, and its length inside the padding."""
+    """(first, end, span) of a window: its part inside the image, and its length inside the
+    padding.
+    """
     first = index * stride - pad
     end = min(first + kernel, size + pad)
     span = end - first

@@ -16,10 +16,11 @@ class ReLU(Layer):
     bottom  x  any shape
     top     y  shape of x; may be x itself
 
-    At x == 0 the slope is ``negative_slope``, as in Caffe. Below 0 a slope works as well, but not in
-    place: the sign of y no longer tells that of x.
-    Source: Nair & Hinton, "Rectified linear units improve restricted Boltzmann machines", ICML 2010;
-    Maas, Hannun & Ng, "Rectifier nonlinearities improve neural network acoustic models", 2013.
+    At x == 0 the slope is ``negative_slope``, as in Caffe. Below 0 a slope works as well, but not
+    in place: the sign of y no longer tells that of x.
+    Source: Nair & Hinton, "Rectified linear units improve restricted Boltzmann machines", ICML
+    2010; Maas, Hannun & Ng, "Rectifier nonlinearities improve neural network acoustic models",
+    2013.
     """
 
     in_place = True

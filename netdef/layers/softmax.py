@@ -15,7 +15,8 @@ class Softmax(Layer):
     bottom  x  any shape; scores along ``axis``
     top     y  shape of x; along ``axis`` it sums to 1; may be x itself
 
-    Source: Bridle, "Probabilistic interpretation of feedforward classification network outputs", 1990.
+    Source: Bridle, "Probabilistic interpretation of feedforward classification network outputs",
+    1990.
     """
 
     in_place = True

@@ -33,9 +33,9 @@ class SoftmaxWithLoss(Layer):
     top     loss   scalar
             prob   optional: the softmax, shape of x
 
-    ``loss_param``: ``ignore_label`` leaves predictions out; ``normalization`` divides the sum by all
-    predictions (FULL), by those not ignored (VALID, the default), by the outer count (BATCH_SIZE), or
-    by 1 (NONE).
+    ``loss_param``: ``ignore_label`` leaves predictions out; ``normalization`` divides the sum by
+    all predictions (FULL), by those not ignored (VALID, the default), by the outer count
+    (BATCH_SIZE), or by 1 (NONE).
     """
 
     bottoms = 2
@@ -99,9 +99,7 @@ def _losses(prob: Any, labels: Any, ignore: Any, has_ignore: Any, losses: Any) -
 
 
 @kernel
-def _backward(
-    prob: Any, labels: Any, ignore: Any, has_ignore: Any, scale: Any, dx: Any
-) -> None:
+def _backward(prob: Any, labels: Any, ignore: Any, has_ignore: Any, scale: Any, dx: Any) -> None:
     classes, inner = prob.shape[1], prob.shape[2]
     zero = prob.dtype.type(0)
     for job in prange(prob.shape[0] * inner):

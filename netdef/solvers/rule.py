@@ -1,7 +1,8 @@
 """The contract of an update rule, and the registry of their names.
 
-A rule is one file beside this one: a class that updates one parameter in one pass over its memory. It gets
-the gradient as backward left it; scaling and weight decay happen on the way (``gradient``)::
+A rule is one file beside this one: a class that updates one parameter in one pass over its memory.
+It gets the gradient as backward left it; scaling and weight decay happen on the way
+(``gradient``)::
 
     g = scale * dw + l2 * w + l1 * sign(w)
 
@@ -38,7 +39,7 @@ class Rule:
     type: ClassVar[str]
     histories: ClassVar[int] = 1
 
-    def __init__(self, solver: pb.SolverParameter, dtype: type[Any]) -> None:
+    def __init__(self, solver: pb.SolverParameter, dtype: Any) -> None:
         self.solver = solver
         self.dtype = dtype
 
@@ -87,9 +88,7 @@ def _discover() -> None:
         importlib.import_module(f"netdef.solvers.{module.name}")
 
 
-def create(
-    solver: pb.SolverParameter, dtype: type[Any], positions: Positions | None = None
-) -> Rule:
+def create(solver: pb.SolverParameter, dtype: Any, positions: Positions | None = None) -> Rule:
     """The update rule a solver names. Raises SolverError for an unknown one."""
     _discover()
     if solver.type not in _registry:

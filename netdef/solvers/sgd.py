@@ -15,9 +15,9 @@ from netdef.solvers.rule import Decay, Rule, gradient, rule
 class SGD(Rule):
     """Stochastic gradient descent with momentum.
 
-    The learning rate multiplies the gradient before it enters the velocity, so a change of rate does
-    not rescale what has gathered. Source: Polyak 1964; Bottou, "Stochastic gradient descent tricks",
-    2012.
+    The learning rate multiplies the gradient before it enters the velocity, so a change of rate
+    does not rescale what has gathered. Source: Polyak 1964; Bottou, "Stochastic gradient descent
+    tricks", 2012.
     """
 
     def update(

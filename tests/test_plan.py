@@ -1,0 +1,599 @@
+"""The plan of a net: shapes, parameters and their sharing, gradients, memory, as in Caffe."""
+
+from __future__ import annotations
+
+import gzip
+import json
+import re
+from pathlib import Path
+
+import pytest
+
+from netdef import graph, prototxt
+from netdef.errors import Diagnostic, NetError
+from netdef.layer import layer_types
+from netdef.plan import LayerPlan, Plan, describe, plan, reshape
+from netdef.proto import netdef_pb2 as pb
+from netdef.upgrade import upgrade_net
+
+
+def planned(text: str, phase: str = "TRAIN", keep_all: bool = False) -> Plan:
+    document = prototxt.parse(text, pb.NetParameter, "n.prototxt")
+    return plan_of(document, phase, keep_all)
+
+
+def plan_of(
+    document: prototxt.Document[pb.NetParameter], phase: str, keep_all: bool = False
+) -> Plan:
+    net = upgrade_net(document.message, document.positions)
+    kept = graph.keep(net, pb.NetState(phase=phase), document.positions)
+    return plan(graph.split(kept, document.positions), document.positions, keep_all)
+
+
+def refused(text: str, phase: str = "TRAIN") -> Diagnostic:
+    """The one thing that is wrong with a net."""
+    with pytest.raises(NetError) as caught:
+        planned(text, phase)
+    (found,) = caught.value.diagnostics
+    return found
+
+
+def layer(of: Plan, name: str) -> LayerPlan:
+    (found,) = [layer for layer in of.layers if layer.name == name]
+    return found
+
+
+def backward(of: Plan) -> list[str]:
+    """The layers that run backward."""
+    return [layer.name for layer in of.layers if layer.needs_backward]
+
+
+def input_of(*tops: str, shape: str = "dim: 2 dim: 3") -> str:
+    named = " ".join(f'top: "{top}"' for top in tops)
+    return f'layer {{ name: "in" type: "Input" {named} input_param {{ shape {{ {shape} }} }} }}\n'
+
+
+def ip(name: str, bottom: str, rest: str = "", outputs: int = 3) -> str:
+    return (
+        f'layer {{ name: "{name}" type: "InnerProduct" bottom: "{bottom}" top: "{name}" {rest} '
+        f"inner_product_param {{ num_output: {outputs} }} }}\n"
+    )
+
+
+def loss(a: str, b: str = "b", rest: str = "", name: str = "loss") -> str:
+    return (
+        f'layer {{ name: "{name}" type: "EuclideanLoss" bottom: "{a}" bottom: "{b}" top: "{name}" '
+        f"{rest} }}\n"
+    )
+
+
+FIXED = "param { lr_mult: 0 } param { lr_mult: 0 }"
+
+# --- shapes ---------------------------------------------------------------------------------------
+
+
+def test_shapes_of_real_nets_as_caffe_has_them(shared: Path) -> None:
+    """Blobs and parameters of nets that Caffe built in phase TEST, splits included."""
+    with gzip.open(shared / "reference" / "shapes.json.gz") as file:
+        expected = json.load(file)
+    compared = 0
+    for path, of_caffe in expected.items():
+        if not {type for _, type in of_caffe["layers"]} <= set(layer_types()):
+            continue
+        found = plan_of(prototxt.read(shared / "prototxt" / path, pb.NetParameter), "TEST")
+        blobs = {name: list(blob.shape) for name, blob in found.blobs.items()}
+        assert blobs == of_caffe["blobs"], path
+        assert list(blobs) == list(of_caffe["blobs"]), path
+        params: dict[str, list[list[int]]] = {}
+        for param in found.params:
+            params.setdefault(param.layer, []).append(list(param.shape))
+        assert params == of_caffe["params"], path
+        compared += 1
+    assert compared >= 14
+
+
+def test_inputs_and_outputs() -> None:
+    found = planned(input_of("x", "b", "alone") + ip("z", "x") + ip("a", "x") + loss("z"))
+    assert found.inputs == ("x", "b", "alone")
+    # As Caffe numbers them in its log: by name.
+    assert found.outputs == ("a", "alone", "loss")
+
+
+def test_a_blob_that_is_too_large() -> None:
+    text = input_of("x", shape="dim: 65536 dim: 32768")
+    assert refused(text).message == (
+        'layer "in" (Input): top "x" would be 65536x32768: more than 2^31 - 1 values'
+    )
+
+
+def test_a_layer_that_does_not_fit_names_where_its_bottoms_come_from() -> None:
+    text = (
+        input_of("x", shape="dim: 2 dim: 3 dim: 4 dim: 4")
+        + 'layer { name: "conv" type: "Convolution" bottom: "x" top: "conv"\n'
+        "  convolution_param { num_output: 2 kernel_size: 9 }\n}\n"
+    )
+    found = refused(text)
+    assert '("x" is 2x3x4x4 from layer "in")' in found.message
+    assert str(found.location).startswith("n.prototxt:")
+
+
+# --- counts and names -----------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("text", "message", "at"),
+    [
+        (
+            'layer { name: "r" type: "ReLU" bottom: "x" bottom: "b" top: "y" }',
+            'layer "r" (ReLU): takes 1 bottom blob, but 2 given',
+            'bottom: "b"',
+        ),
+        (
+            'layer { name: "r" type: "ReLU" top: "y" }',
+            'layer "r" (ReLU): takes 1 bottom blob, but 0 given',
+            "layer",
+        ),
+        (
+            'layer { name: "r" type: "ReLU" bottom: "x" top: "y" top: "z" }',
+            'layer "r" (ReLU): takes 1 top blob, but 2 given',
+            'top: "z"',
+        ),
+        (
+            'layer { name: "i" type: "Input" bottom: "x" top: "y" }',
+            'layer "i" (Input): takes no bottom blobs, but 1 given',
+            'bottom: "x"',
+        ),
+        (
+            'layer { name: "s" type: "Silence" }',
+            'layer "s" (Silence): takes 1 or more bottom blobs, but 0 given',
+            "layer",
+        ),
+        (
+            'layer { name: "a" type: "Accuracy" bottom: "x" bottom: "b" '
+            'top: "p" top: "q" top: "r" }',
+            'layer "a" (Accuracy): takes 1 to 2 top blobs, but 3 given',
+            'top: "r"',
+        ),
+        (
+            'layer { name: "c" type: "Convolution" bottom: "x" bottom: "b" top: "c" }',
+            'layer "c" (Convolution): needs as many tops as bottoms, but has 1 and 2',
+            "layer",
+        ),
+    ],
+)
+def test_counts(text: str, message: str, at: str) -> None:
+    found = refused(input_of("x", "b") + text)
+    assert found.message == message
+    assert found.location is not None
+    assert found.location.line == 2
+    value = text.index(at) + (at.index('"') if '"' in at else 0)
+    assert found.location.column == value + 1
+
+
+def test_a_top_that_another_layer_makes() -> None:
+    found = refused(input_of("x") + ip("a", "x") + 'layer { type: "ReLU" bottom: "x" top: "a" }')
+    assert 'Top blob "a" is produced by multiple sources: layer "a" makes it too' in found.message
+    assert found.hint == "give the top another name"
+
+
+def test_a_top_given_twice() -> None:
+    text = 'layer { name: "s" type: "Split" bottom: "x" top: "y" top: "y" }'
+    found = refused(input_of("x") + text)
+    assert found.message == (
+        'layer "s" (Split): Top blob "y" is produced by multiple sources: twice by this layer'
+    )
+    assert found.hint == "give each top a name of its own"
+    assert found.location is not None
+    assert found.location.column == text.rindex('"y"') + 1
+
+
+def test_in_place() -> None:
+    found = planned(
+        input_of("x") + ip("a", "x") + 'layer { name: "r" type: "ReLU" bottom: "a" top: "a" }'
+    )
+    assert layer(found, "r").in_place == (True,)
+    assert layer(found, "a").in_place == (False,)
+    assert list(found.blobs) == ["x", "a"]
+
+
+def test_in_place_needs_a_layer_that_can() -> None:
+    found = refused(input_of("x") + ip("x", "x").replace('name: "x"', 'name: "a"'))
+    assert found.message == 'layer "a" (InnerProduct): cannot work in place on "x"'
+    assert found.hint == "give the top another name"
+
+
+def test_in_place_is_by_index() -> None:
+    text = 'layer { name: "c" type: "Convolution" bottom: "x" bottom: "b" top: "b" top: "c" }'
+    assert (
+        'Top blob "b" is produced by multiple sources' in refused(input_of("x", "b") + text).message
+    )
+
+
+def test_in_place_on_a_blob_that_others_read() -> None:
+    text = (
+        input_of("x")
+        + ip("a", "x")
+        + 'layer { name: "s" type: "Silence" bottom: "a" }'
+        + 'layer { name: "r" type: "ReLU" bottom: "a" top: "a" }'
+    )
+    assert refused(text).hint == "working in place needs a blob that no other layer reads"
+
+
+# --- loss weights ---------------------------------------------------------------------------------
+
+
+def test_a_loss_layer_has_weight_one_on_its_first_top() -> None:
+    text = input_of("x") + input_of("y", shape="dim: 2").replace('"in"', '"in2"')
+    soft = (
+        'layer { name: "l" type: "SoftmaxWithLoss" bottom: "x" bottom: "y" top: "l" top: "p" %s }'
+    )
+    assert layer(planned(text + soft % ""), "l").loss_weights == (1, 0)
+    weights = "loss_weight: 0.5 loss_weight: 2"
+    assert layer(planned(text + soft % weights), "l").loss_weights == (0.5, 2)
+    found = refused(text + soft % "loss_weight: 0.5")
+    assert found.message == (
+        'layer "l" (SoftmaxWithLoss): has 2 tops but 1 loss_weight: give one per top, or none'
+    )
+    assert found.location is not None
+    assert found.location.line == 3
+
+
+def test_any_layer_can_have_a_loss_weight() -> None:
+    found = planned(input_of("x") + ip("a", "x", "loss_weight: 0.25"))
+    assert layer(found, "a").loss_weights == (0.25,)
+    assert backward(found) == ["a"]
+
+
+# --- who runs backward ----------------------------------------------------------------------------
+
+
+def test_backward_as_caffe_logs_it(shared: Path) -> None:
+    """LeNet in both phases, its data replaced by inputs."""
+    folder = shared / "reference" / "lenet"
+    log = (folder / "caffe_200.log").read_text()
+    expected = re.findall(r"\] (\S+) (needs|does not need) backward computation", log)
+    document = prototxt.read(folder / "lenet_train_test.prototxt", pb.NetParameter)
+    for message in document.message.layer:
+        if message.type == "Data":
+            message.type = "Input"
+            message.input_param.shape.add().dim.extend([64, 1, 28, 28])
+            message.input_param.shape.add().dim.append(64)
+    found = [
+        (step.name, "needs" if step.needs_backward else "does not need")
+        for phase in ("TRAIN", "TEST")
+        for step in reversed(plan_of(document, phase).layers)
+    ]
+    assert found == expected
+
+
+def test_nothing_runs_backward_without_a_loss() -> None:
+    found = planned(input_of("x") + ip("a", "x"))
+    assert backward(found) == []
+    assert not any(blob.needs_gradient for blob in found.blobs.values())
+
+
+def test_gradients_stop_before_what_does_not_learn() -> None:
+    found = planned(
+        input_of("x", "b") + ip("fixed", "x", FIXED) + ip("a", "fixed") + ip("c", "a") + loss("c")
+    )
+    assert backward(found) == ["a", "c", "loss"]
+    assert layer(found, "a").propagate == (False,)
+    assert layer(found, "c").propagate == (True,)
+    assert layer(found, "loss").propagate == (True, False)
+    assert layer(found, "fixed").learn == (False, False)
+    assert layer(found, "a").learn == (True, True)
+    needed = {name for name, blob in found.blobs.items() if blob.needs_gradient}
+    assert needed == {"a", "c", "loss"}
+
+
+def test_a_fixed_layer_after_one_that_learns_passes_gradients_on() -> None:
+    found = planned(input_of("x", "b") + ip("a", "x") + ip("fixed", "a", FIXED) + loss("fixed"))
+    assert backward(found) == ["a", "fixed", "loss"]
+    assert layer(found, "fixed").learn == (False, False)
+
+
+def test_one_parameter_of_a_layer_may_be_fixed() -> None:
+    found = planned(input_of("x", "b") + ip("a", "x", "param { lr_mult: 0 }") + loss("a"))
+    assert layer(found, "a").learn == (False, True)
+    assert backward(found) == ["a", "loss"]
+
+
+def test_a_branch_beside_the_loss_is_pruned() -> None:
+    found = planned(input_of("x", "b") + ip("a", "x") + ip("side", "a") + loss("a"))
+    assert backward(found) == ["a", "a_a_0_split", "loss"]
+    assert layer(found, "side").propagate == (False,)
+
+
+def test_propagate_down_false_stops_what_stands_before() -> None:
+    stop = "propagate_down: false"
+    found = planned(input_of("x", "b") + ip("a", "x") + ip("c", "a", stop) + loss("c"))
+    assert backward(found) == ["c", "loss"]
+    assert layer(found, "c").propagate == (False,)
+
+
+def test_propagate_down_false_on_one_of_two_ways() -> None:
+    found = planned(
+        input_of("x", "b")
+        + ip("a", "x")
+        + ip("c", "a", "propagate_down: false")
+        + ip("d", "a")
+        + loss("c")
+        + loss("d", name="loss2")
+    )
+    assert backward(found) == ["a", "a_a_0_split", "c", "d", "loss", "loss2"]
+    assert layer(found, "a_a_0_split").propagate == (True,)
+
+
+def test_propagate_down_true_asks_for_the_gradient_of_an_input() -> None:
+    found = planned(input_of("x", "b") + ip("a", "x", "propagate_down: true") + loss("a"))
+    assert layer(found, "a").propagate == (True,)
+    assert found.blobs["x"].needs_gradient
+
+
+def test_propagate_down_is_given_for_all_bottoms_or_none() -> None:
+    found = refused(input_of("x", "b") + ip("a", "x") + loss("a", rest="propagate_down: true"))
+    assert found.message == (
+        'layer "loss" (EuclideanLoss): has 2 bottoms but 1 propagate_down: '
+        "give one per bottom, or none"
+    )
+
+
+def test_force_backward() -> None:
+    text = "force_backward: true\n" + input_of("x", "b") + ip("a", "x", FIXED) + loss("a")
+    found = planned(text)
+    assert backward(found) == ["in", "a", "loss"]
+    assert layer(found, "a").propagate == (True,)
+    assert layer(found, "a").learn == (True, True), "Caffe computes them, whatever lr_mult says"
+    assert layer(found, "loss").propagate == (True, True)
+    assert found.blobs["x"].needs_gradient
+
+
+LABELLED = input_of("x") + input_of("y", shape="dim: 2").replace('"in"', '"in2"')
+SOFTMAX = 'layer { name: "l" type: "SoftmaxWithLoss" bottom: "%s" bottom: "%s" top: "l" %s }'
+
+
+def test_force_backward_asks_for_no_gradient_of_labels() -> None:
+    found = planned("force_backward: true\n" + LABELLED + SOFTMAX % ("x", "y", ""))
+    assert layer(found, "l").propagate == (True, False)
+
+
+def test_a_label_that_something_learns() -> None:
+    labels = ip("lab", "x", outputs=1)
+    found = refused(LABELLED + labels + SOFTMAX % ("x", "lab", ""))
+    assert found.message == (
+        'layer "l" (SoftmaxWithLoss): has no gradient for its bottom "lab", '
+        "but something before it learns"
+    )
+    assert found.hint == "say so with  propagate_down: true  propagate_down: false"
+    given = "propagate_down: true propagate_down: false"
+    assert backward(planned(LABELLED + labels + SOFTMAX % ("x", "lab", given))) == ["l"]
+    # Nobody runs a test net backward.
+    planned(LABELLED + labels + SOFTMAX % ("x", "lab", ""), "TEST")
+
+
+# --- parameters -----------------------------------------------------------------------------------
+
+
+def test_rates_of_parameters() -> None:
+    found = planned(
+        input_of("x") + ip("a", "x", "param { lr_mult: 2 decay_mult: 0.5 }") + ip("b", "a")
+    )
+    assert [(p.layer, p.index, p.name, p.lr_mult, p.decay_mult) for p in found.params] == [
+        ("a", 0, "0", 2, 0.5),
+        ("a", 1, "1", 1, 1),
+        ("b", 0, "0", 1, 1),
+        ("b", 1, "1", 1, 1),
+    ]
+    assert [p.shape for p in found.params] == [(3, 3), (3,), (3, 3), (3,)]
+    assert found.learnable == list(found.params)
+
+
+def test_more_param_entries_than_parameters() -> None:
+    found = refused(input_of("x") + ip("a", "x", "param { } param { } param { name: 'q' }"))
+    assert found.message == 'layer "a" (InnerProduct): has 3 param entries, but only 2 parameters'
+    assert found.location is not None
+    assert found.location.line == 2
+
+
+def shared_weights(first: str, second: str, outputs: int = 3) -> str:
+    return (
+        input_of("x", "b")
+        + ip("a", "x", f'param {{ name: "w" {first} }}')
+        + ip("c", "a", f'param {{ name: "w" {second} }}', outputs)
+        + loss("c")
+    )
+
+
+def test_shared_parameters() -> None:
+    found = planned(shared_weights("", ""))
+    assert [(p.layer, p.index, p.owner, p.name) for p in found.params] == [
+        ("a", 0, 0, "w"),
+        ("a", 1, 1, "1"),
+        ("c", 0, 0, "w"),
+        ("c", 1, 3, "1"),
+    ]
+    assert [(p.layer, p.index) for p in found.learnable] == [("a", 0), ("a", 1), ("c", 1)]
+
+
+def test_parameters_without_a_name_are_not_shared() -> None:
+    found = planned(input_of("x") + ip("a", "x", "param { }") + ip("c", "a", "param { }"))
+    assert [p.owner for p in found.params] == [0, 1, 2, 3]
+
+
+def test_the_owner_learns_at_the_rate_that_any_sharer_states() -> None:
+    for first, second in (
+        ("lr_mult: 2 decay_mult: 3", ""),
+        ("", "lr_mult: 2 decay_mult: 3"),
+        ("lr_mult: 2", "decay_mult: 3"),
+        ("lr_mult: 2 decay_mult: 3", "lr_mult: 2 decay_mult: 3"),
+    ):
+        owner = planned(shared_weights(first, second)).params[0]
+        assert (owner.lr_mult, owner.decay_mult) == (2, 3), (first, second)
+
+
+@pytest.mark.parametrize("field", ["lr_mult", "decay_mult"])
+def test_sharers_that_state_different_rates(field: str) -> None:
+    # The default counts where it is written down.
+    for first, second in ((2, 3), (2, 1), (1, 0)):
+        found = refused(shared_weights(f"{field}: {first}", f"{field}: {second}"))
+        assert found.message == (
+            f'layer "c" (InnerProduct): shared parameter "w" has {field} {second} here, '
+            f'but {first} before (layer "a" owns it)'
+        )
+        assert found.location is not None
+        assert found.location.line == 3
+
+
+def test_a_sharer_goes_by_its_own_rate_when_gradients_are_pruned() -> None:
+    found = planned(shared_weights("lr_mult: 0", ""))
+    assert layer(found, "a").learn == (False, True)
+    assert layer(found, "c").learn == (True, True)
+
+
+def test_shapes_of_shared_parameters() -> None:
+    found = refused(shared_weights("", "", outputs=2).replace(loss("c"), ""))
+    assert found.message == (
+        'layer "c" (InnerProduct): cannot share parameter "w" with layer "a": '
+        "its shape there is 3x3, here 2x3"
+    )
+    assert found.hint == "share_mode: PERMISSIVE asks only for the same count"
+
+
+def test_share_mode_permissive_compares_counts() -> None:
+    text = (
+        input_of("x", shape="dim: 2 dim: 6")
+        + ip("a", "x", 'param { name: "w" }', outputs=2)
+        + ip("c", "a", 'param { name: "w" share_mode: %s }', outputs=6)
+    )
+    found = planned(text % "PERMISSIVE")
+    assert [p.shape for p in found.params if p.owner == 0] == [(2, 6), (6, 2)]
+    assert "share_mode" in refused(text % "STRICT").hint
+    worse = refused((text % "PERMISSIVE").replace("num_output: 6", "num_output: 5"))
+    assert "its shape there is 2x6, here 5x2" in worse.message
+    assert worse.hint == ""
+
+
+# --- memory ---------------------------------------------------------------------------------------
+
+DIAMOND = (
+    input_of("x", "b")
+    + ip("a", "x")
+    + ip("c", "a")
+    + ip("d", "a")
+    + loss("c")
+    + loss("d", name="loss2")
+)
+SPLITS = ["a_a_0_split_0", "a_a_0_split_1"]
+
+
+def test_a_split_costs_nothing() -> None:
+    found = planned(DIAMOND)
+    assert layer(found, "a_a_0_split").alias
+    assert [found.blobs[name].data_of for name in SPLITS] == ["a", "a"]
+    assert [found.blobs[name].diff_of for name in SPLITS] == ["a", "a"]
+    # Backward reaches d first: it writes the gradient that c adds to.
+    assert layer(found, "d").accumulate == (False,)
+    assert layer(found, "c").accumulate == (True,)
+    assert not any(any(step.accumulate) for step in found.layers if step.name not in "cd")
+
+
+def test_keep_all_gives_every_blob_memory_of_its_own() -> None:
+    found = planned(DIAMOND, keep_all=True)
+    assert all(blob.data_of == blob.diff_of == name for name, blob in found.blobs.items())
+    assert not any(step.alias or any(step.accumulate) for step in found.layers)
+
+
+def test_the_gradient_of_a_reader_that_gives_none_is_not_waited_for() -> None:
+    found = planned(DIAMOND.replace('top: "d" ', 'top: "d" propagate_down: false '))
+    assert layer(found, "a_a_0_split").alias
+    assert layer(found, "c").accumulate == (False,)
+
+
+def test_splits_of_splits_share_one_memory() -> None:
+    text = (
+        input_of("x", "b")
+        + ip("a", "x")
+        + 'layer { name: "s" type: "Split" bottom: "a" top: "s0" top: "s1" }\n'
+        + ip("c", "s0")
+        + ip("d", "s0")
+        + ip("e", "s1")
+        + loss("c")
+        + loss("d", name="loss2")
+        + loss("e", name="loss3")
+    )
+    found = planned(text)
+    assert {found.blobs[name].data_of for name in found.blobs if name.startswith("s")} == {"a"}
+    assert [layer(found, name).accumulate for name in "edc"] == [(False,), (True,), (True,)]
+
+
+@pytest.mark.parametrize(
+    "readers",
+    [
+        # Nobody reads s1, so it is an output of the net: its gradient is its own.
+        ip("c", "s0") + loss("c"),
+        # relu would overwrite what c reads.
+        'layer { name: "r" type: "ReLU" bottom: "s0" top: "s0" }' + ip("c", "s1") + loss("c", "s0"),
+    ],
+)
+def test_splits_that_have_to_copy(readers: str) -> None:
+    found = planned(
+        input_of("x", "b")
+        + ip("a", "x")
+        + 'layer { name: "s" type: "Split" bottom: "a" top: "s0" top: "s1" }\n'
+        + readers
+    )
+    assert not layer(found, "s").alias
+    assert found.blobs["s0"].data_of == "s0"
+
+
+def test_a_split_that_carries_a_loss_weight_copies() -> None:
+    found = planned(input_of("x", "b") + ip("a", "x", "loss_weight: 0.5") + ip("c", "a"))
+    assert not layer(found, "a_a_0_split").alias
+    assert layer(found, "a_a_0_split").loss_weights == (0.5, 0)
+    assert layer(found, "a").loss_weights == (0,)
+
+
+def test_a_layer_that_reads_a_blob_twice() -> None:
+    found = planned(input_of("x") + ip("a", "x") + loss("a", "a"))
+    assert layer(found, "a_a_0_split").alias
+    assert sorted(layer(found, "loss").accumulate) == [False, True]
+
+
+# --- reshape and describe -------------------------------------------------------------------------
+
+
+def test_reshape_follows_the_inputs() -> None:
+    found = planned(input_of("x") + ip("a", "x", outputs=4))
+    wider = reshape(found, {"x": (5, 3)})
+    assert wider.blobs["a"].shape == (5, 4)
+    assert layer(wider, "a").bottom_shapes == ((5, 3),)
+    assert layer(wider, "a").top_shapes == ((5, 4),)
+    assert found.blobs["a"].shape == (2, 4), "the old plan stays"
+
+
+def test_reshape_cannot_change_a_parameter() -> None:
+    found = planned(input_of("x") + ip("a", "x"))
+    with pytest.raises(NetError, match="would need a weight of 3x7, but it is 3x3"):
+        reshape(found, {"x": (2, 7)})
+
+
+def test_describe() -> None:
+    lines = describe(planned(DIAMOND)).splitlines()
+    assert lines[0].split() == ["layer", "type", "bottoms", "tops", "params", "backward"]
+    rows = {line.split()[0]: " ".join(line.split()) for line in lines[1:] if line}
+    assert rows["in"] == "in Input - x 2x3, b 2x3 - -"
+    assert rows["a"] == "a InnerProduct x a 2x3 3x3, 3 params only"
+    assert rows["c"] == "c InnerProduct a_a_0_split_0 c 2x3 3x3, 3 into a_a_0_split_0 (adds)"
+    assert rows["a_a_0_split"].startswith("a_a_0_split Split (free) a ")
+    assert "inputs: x, b" in lines
+    assert "outputs: loss, loss2" in lines
+    assert "parameters: 36 values, 0.00 MiB" in lines
+
+
+def test_describe_marks_in_place_and_shared() -> None:
+    text = shared_weights("", "").replace(
+        loss("c"), 'layer { name: "r" type: "ReLU" bottom: "c" top: "c" }' + loss("c")
+    )
+    described = describe(planned(text))
+    assert "c 2x3 (in place)" in described
+    assert "3x3 = w, 3" in described
