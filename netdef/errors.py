@@ -1,5 +1,4 @@
-"""What a user can get wrong, as exceptions; each message says where, what was given, what is
-allowed.
+"""What a user can get wrong, as exceptions that say where, what was given, what is allowed.
 
 ::
 
@@ -27,9 +26,7 @@ WIDEST_SOURCE_LINE = 120
 
 @dataclass(frozen=True)
 class Location:
-    """A span of text in a file: ``line`` and ``column`` count from 1, ``source`` is the whole
-    line.
-    """
+    """A span of text in a file; ``line`` and ``column`` count from 1, ``source`` is that line."""
 
     file: str
     line: int

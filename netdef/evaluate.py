@@ -124,9 +124,7 @@ def _batch_size(net: Net) -> int:
 
 
 def _smaller(net: Net, document: Document[pb.NetParameter], state: pb.NetState, rest: int) -> Net:
-    """The same net with a batch of ``rest``, where ``net`` stands in its records, sharing
-    parameters.
-    """
+    """The same net with a batch of ``rest``, continuing the records of ``net``."""
     message = pb.NetParameter()
     message.CopyFrom(net.plan.net)
     source: Any = net.program.sources[0]

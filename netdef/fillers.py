@@ -1,6 +1,4 @@
-"""Fillers: what a parameter holds before training. Pure functions of the filler, the shape and a
-key.
-"""
+"""Fillers: what a parameter holds before training, a pure function of filler, shape and key."""
 
 from __future__ import annotations
 

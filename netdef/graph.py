@@ -1,5 +1,4 @@
-"""From the net as written to the net that runs: keep the layers of this phase, then split shared
-blobs.
+"""From the net as written to the net that runs: keep this phase's layers, split shared blobs.
 
 Both stages take a ``NetParameter`` and return a new one; neither allocates, prints or looks at a
 file.
@@ -59,9 +58,7 @@ def is_kept(layer: pb.LayerParameter, state: pb.NetState) -> bool:
 
 
 def unmet(rule: pb.NetStateRule, state: pb.NetState) -> str:
-    """What ``state`` lacks for ``rule``, in the words of Caffe's log; empty where the rule is
-    met.
-    """
+    """What ``state`` lacks for ``rule``, as Caffe's log puts it; empty where nothing."""
     if rule.HasField("phase") and rule.phase != state.phase:
         return (
             f"The NetState phase ({state.phase}) differed from the phase ({rule.phase}) "

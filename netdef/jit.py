@@ -167,8 +167,7 @@ _scratch = threading.local()
 
 
 def workspace(size: int, dtype: Any) -> np.ndarray:
-    """Scratch memory of ``size`` elements, reused from call to call on this thread; contents
-    undefined.
+    """Scratch memory of ``size`` elements, reused from call to call; contents undefined.
 
     Never hand it out: the next kernel that asks gets the same memory.
     """

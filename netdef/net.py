@@ -51,9 +51,7 @@ _seeds = _Seeds()
 
 
 def set_random_seed(seed: int) -> None:
-    """From here on, nets get their random numbers from ``seed``: the same nets, the same
-    numbers.
-    """
+    """Nets made from here on draw from ``seed``: the same nets, the same numbers."""
     _seeds.fixed = int(seed)
     _seeds.drawn = 0
 
@@ -396,9 +394,7 @@ class Net:
     def saved(
         self,
     ) -> tuple[pb.NetParameter, dict[int, Sequence[Array]], dict[int, Sequence[Array]]]:
-        """What a .caffemodel holds: the layers as they run, and by layer index data and
-        gradients.
-        """
+        """What a .caffemodel holds: layers as they run; by layer index data and gradients."""
         message = pb.NetParameter()
         message.CopyFrom(self.plan.net)
         for layer, planned in zip(message.layer, self.plan.layers, strict=True):

@@ -1,10 +1,8 @@
-"""The plan of a net: shapes, parameters, gradients, sharing of memory. Plain data, nothing
-allocated.
+"""The plan of a net: shapes, parameters, gradients, shared memory. Nothing is allocated.
 
 ``plan`` turns a net that has been kept and split (see ``graph``) into a :class:`Plan`; ``reshape``
 gives the same plan for other input shapes; ``describe`` prints it. Who needs a gradient is decided
-as in Caffe's
-``Net::Init``: forward from whatever learns, then back from whatever contributes to the loss.
+as in Caffe's ``Net::Init``: forward from whatever learns, then back from the loss.
 """
 
 from __future__ import annotations
@@ -23,9 +21,7 @@ from netdef.prototxt import Positions
 
 @dataclass(frozen=True)
 class BlobPlan:
-    """A blob: ``data_of`` and ``diff_of`` name the blob whose memory it uses, itself unless
-    shared.
-    """
+    """A blob; ``data_of`` and ``diff_of`` name the blob whose memory it uses, mostly itself."""
 
     name: str
     shape: Shape
@@ -226,7 +222,8 @@ def _shapes_of(
         if not maker or not bottoms:
             raise
         given = ", ".join(
-            f'"{name}" is {shape_text(shape)} from layer "{maker[name].name}"'
+            f'"{(blob := _written(name, maker))}" is {shape_text(shape)} '
+            f'from layer "{maker[blob].name}"'
             for name, shape in zip(layer.message.bottom, bottoms, strict=True)
         )
         first = error.diagnostics[0]
@@ -239,6 +236,13 @@ def _shapes_of(
                 f'top "{name}" would be {shape_text(shape)}: more than 2^31 - 1 values'
             )
     return tops
+
+
+def _written(name: str, maker: Mapping[str, Layer]) -> str:
+    """The name in the user's file of a blob that comes from a Split which netdef put in."""
+    while maker[name].type == "Split" and name.startswith(f"{maker[name].name}_"):
+        name = maker[name].message.bottom[0]
+    return name
 
 
 def _check_arity(layer: Layer) -> None:

@@ -1,5 +1,4 @@
-"""Counter-based random numbers: a value is a function of (key, iteration, index) and of nothing
-else.
+"""Counter-based random numbers: a value is a function of (key, iteration, index) alone.
 
 So dropout, mirroring and fillers do not depend on threads, on other layers, or on where a run was
 resumed. The generator is Philox4x32-10: Salmon, Moraes, Dror & Shaw, "Parallel random numbers: as
@@ -62,9 +61,7 @@ def philox(key: Any, iteration: Any, block: Any) -> Any:
 
 @inline
 def bits(key: Any, iteration: Any, index: Any) -> Any:
-    """One 32-bit word: number ``index`` of the stream at ``iteration``. All arguments are
-    uint64.
-    """
+    """One 32-bit word: number ``index`` at ``iteration``. All arguments are uint64."""
     w0, w1, w2, w3 = philox(key, iteration, index // _4)
     which = index & _3
     word = w0

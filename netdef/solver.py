@@ -1,6 +1,4 @@
-"""The training loop: data, forward, backward, learning rate, update rule, events, in Caffe's
-order.
-"""
+"""The training loop: forward, backward, rate, update, tests, snapshots, in Caffe's order."""
 
 from __future__ import annotations
 
@@ -420,9 +418,7 @@ class Solver:
                 self._debug_update(learnable.layer, learnable.name, blob.data, blob.diff)
 
     def _clip(self) -> float:
-        """The factor that brings the gradients' norm down to clip_gradients; 1 where it is
-        below.
-        """
+        """The factor that brings the gradients' norm down to clip_gradients, or 1."""
         limit = self.param.clip_gradients
         if limit < 0:
             return 1.0
@@ -493,8 +489,7 @@ class Solver:
     # -- snapshots ------------------------------------------------------------------------------
 
     def snapshot(self) -> str:
-        """Write the .caffemodel and then the .solverstate of this iteration; return the latter's
-        path.
+        """Write the .caffemodel, then the .solverstate, and return the path of the latter.
 
         Raises OutputError; what stood there before is still whole then.
         """
@@ -531,8 +526,7 @@ class Solver:
         )
 
     def restore(self, state_file: str | os.PathLike[str]) -> None:
-        """Continue from a .solverstate, of netdef (bit by bit) or of Caffe (its data from the
-        start).
+        """Continue from a .solverstate: netdef's bit by bit, Caffe's with data from the start.
 
         Raises WeightsError for a file that is damaged, of another net, or of another update rule.
         """
@@ -592,9 +586,7 @@ class Solver:
 def _net_file(
     solver_file: str, path: str, named_at: Location | None, tell: Callable[[Event], None]
 ) -> Document[pb.NetParameter]:
-    """A net that a solver names: where Caffe looks for it, or beside the solver if it is only
-    there.
-    """
+    """A net that a solver names: where Caffe looks for it, else beside the solver."""
     beside = os.path.join(os.path.dirname(solver_file), path)
     if os.path.exists(path) or os.path.isabs(path):
         return prototxt.read(path, pb.NetParameter)
@@ -611,9 +603,7 @@ def _net_file(
 def test_net_of(
     solver_file: str | os.PathLike[str], tell: Callable[[Event], None]
 ) -> Document[pb.NetParameter]:
-    """The net a solver tests first: of test_net_param, test_net, net_param and net the first it
-    gives.
-    """
+    """The net a solver tests first: test_net_param, test_net, net_param or net."""
     path = os.fspath(solver_file)
     document = prototxt.read(path, pb.SolverParameter)
     solver, positions = document.message, document.positions

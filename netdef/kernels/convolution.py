@@ -1,5 +1,4 @@
-"""Convolution in any number of spatial axes as an implicit matrix product, without an im2col
-buffer.
+"""Convolution over any number of spatial axes as a matrix product without an im2col buffer.
 
 An image, padded with zeros, is one flat array. With ``taps[t]`` the offset in it of kernel tap t
 (channel, then place in the window) and ``positions[p]`` the offset of output position p, the matrix
@@ -248,9 +247,7 @@ def _padded(count: int, multiple: int) -> int:
 
 
 def _padded_images(g: Geometry, x: Array, first: int, count: int, scratch: Array) -> Array:
-    """Images ``first`` to ``first + count`` of x with their zero borders, in scratch where they
-    need any.
-    """
+    """Images ``first`` to ``first + count`` of x with zero borders, in scratch if they need any."""
     inside = x[first * g.image_size : (first + count) * g.image_size]
     if not g.padding:
         return inside
@@ -433,9 +430,7 @@ def _backward_weights(
     parts: Any,
     sums: Any,
 ) -> None:
-    """Each of ``parts`` runs of images is summed by itself; with one part, it is added to
-    ``sums``.
-    """
+    """Sum each of ``parts`` runs of images by itself; one part alone is added to ``sums``."""
     wide = columns(images[0])
     depth = positions.size
     t_panels = (width + wide - 1) // wide

@@ -141,9 +141,7 @@ def pack(
     out: Any,
     at: Any,
 ) -> None:
-    """Copy ``lanes`` lines of ``depth`` numbers into a [depth, panel] panel; missing lanes are
-    zero.
-    """
+    """Copy ``lanes`` lines of ``depth`` numbers into a [depth, panel] panel, zeros beyond."""
     zero = source.dtype.type(0)
     if lane_stride == 1:
         for d in range(depth):

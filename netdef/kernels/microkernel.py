@@ -55,8 +55,7 @@ DEPTH = 384
 
 def columns_of(itemsize: int) -> int:
     """Width of the tile for elements of ``itemsize`` bytes."""
-    width: int = VECTORS * VECTOR_BYTES // itemsize
-    return width
+    return VECTORS * VECTOR_BYTES // itemsize
 
 
 @inline
@@ -74,7 +73,8 @@ def next_depth(left: Any) -> Any:
 
 
 def _lanes(element: Any) -> int:
-    return VECTOR_BYTES // (element.bitwidth // 8)
+    lanes: int = VECTOR_BYTES // (element.bitwidth // 8)
+    return lanes
 
 
 @intrinsic  # type: ignore[untyped-decorator]

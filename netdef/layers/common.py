@@ -76,9 +76,7 @@ def bad_label(layer: Layer, label: Blob, index: int, classes: int) -> Exception:
 
 
 def normalization(loss: pb.LossParameter) -> pb.LossParameter.NormalizationMode:
-    """The mode of a loss: ``normalization``, or the older ``normalize`` where only that is
-    given.
-    """
+    """The mode of a loss: ``normalization``, else the older ``normalize``."""
     if not loss.HasField("normalization") and loss.HasField("normalize"):
         return pb.LossParameter.VALID if loss.normalize else pb.LossParameter.BATCH_SIZE
     return loss.normalization

@@ -140,9 +140,7 @@ def _planes(values: Any) -> Any:
 
 @inline
 def _window_of(index: Any, kernel: Any, stride: Any, pad: Any, size: Any) -> Any:
-    """(first, end, span) of a window: its part inside the image, and its length inside the
-    padding.
-    """
+    """(first, end, span) of a window: its part in the image, its length in the padded image."""
     first = index * stride - pad
     end = min(first + kernel, size + pad)
     span = end - first

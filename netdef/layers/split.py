@@ -11,8 +11,7 @@ from netdef.layer import Layer, register
 
 @register("Split")
 class Split(Layer):
-    """Copies its bottom to every top. netdef puts one behind each blob that more than one layer
-    reads.
+    """Copies its bottom to every top; netdef puts one behind each blob of several readers.
 
     bottom  x       any shape
     top     y0, y1, ...  shape of x

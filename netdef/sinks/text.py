@@ -65,9 +65,7 @@ def summary(end: SolveFinished, loss: float | None, tests: Mapping[int, TestFini
 
 
 def evaluation_lines(result: EvaluationFinished) -> Iterator[str]:
-    """``accuracy = 0.9914``: one line for each value, and the loss of the net where it is
-    another.
-    """
+    """``accuracy = 0.9914``: a line for each value, and the net's loss where it is another."""
     losses = [output for output in result.outputs if output.loss_weight]
     for text in output_lines(result.outputs):
         yield text.partition(": ")[2].partition(" (*")[0]
