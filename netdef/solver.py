@@ -102,7 +102,8 @@ class Solver:
         self._normalize(weights, stages, level, resuming)
         doubts = schedule.check(self.param, self._positions)
         self._check()
-        snapshots.probe(self.param.snapshot_prefix, location=self._at("snapshot_prefix"))
+        if self.param.snapshot or self.param.snapshot_after_train:
+            snapshots.probe(self.param.snapshot_prefix, location=self._at("snapshot_prefix"))
 
         self._tell(SolverStarted(self.param))
         for doubt in doubts:
@@ -169,8 +170,6 @@ class Solver:
                 *named[1:2],
                 hint="give one of net, net_param, train_net, train_net_param",
             )
-        if not p.HasField("max_iter"):
-            raise self._error("the solver has no max_iter", hint="such as  max_iter: 10000")
         for name in ("max_iter", "display", "snapshot", "test_interval"):
             if getattr(p, name) < 0:
                 raise self._error(f"{name} cannot be negative", name)
@@ -290,6 +289,9 @@ class Solver:
     def solve(self, resume_file: str | os.PathLike[str] | None = None) -> None:
         """Train to max_iter, with tests and snapshots on the way, and a last snapshot and test."""
         p = self.param
+        if not p.HasField("max_iter"):
+            # Scripts that call ``step`` bring solvers without one.
+            raise self._error("the solver has no max_iter", hint="such as  max_iter: 10000")
         if resume_file is not None:
             self.restore(resume_file)
         self._tell(

@@ -15,12 +15,15 @@ from typing import Any
 
 import numpy as np
 import pytest
+from click.testing import CliRunner
 
-from netdef import events, jit
+from netdef import events, jit, prototxt
 from netdef.data import mnist
 from netdef.net import TEST, Net
+from netdef.proto import netdef_pb2 as pb
 from netdef.sinks.caffe_log import CaffeLog
 from netdef.solver import Action, Solver
+from netdef_cli.main import main
 
 #: What stands before the message: severity, date, time, thread. Caffe's own log has the year, too.
 PREFIX = re.compile(r"^([IWEF])\d+ \d\d:\d\d:\d\d\.\d{6} +\d+ ", re.MULTILINE)
@@ -253,3 +256,38 @@ def test_the_seed_decides_everything(folder: Path, shared: Path) -> None:
     assert runs[0].losses == runs[1].losses
     assert_same_bits(runs[0].params, runs[1].params)
     assert runs[0].losses != runs[2].losses
+
+
+# --- a model that somebody else trained -----------------------------------------------------------
+
+
+def test_a_published_model_scores_as_published(folder: Path, shared: Path) -> None:
+    """The LeNet of caffe-tensorflow, through ``netdef test``, on the whole test set."""
+    model = shared / "reference" / "models" / "lenet_caffe_tensorflow"
+    deploy = prototxt.read(model / "deploy.prototxt", pb.NetParameter).message
+    # In place of the input and the probabilities: the test set, and the two scores.
+    data, layers, scores = deploy.layer[0], deploy.layer[1:-1], deploy.layer[-1]
+    assert (data.type, scores.type) == ("Input", "Softmax")
+    test = prototxt.parse(
+        """
+        name: "LeNet"
+        layer {
+          name: "mnist" type: "Data" top: "data" top: "label"
+          transform_param { scale: 0.00390625 }
+          data_param { source: "mnist_test_lmdb" batch_size: 100 backend: LMDB }
+        }
+        """,
+        pb.NetParameter,
+    ).message
+    test.layer.extend(layers)
+    for kind, top in (("Accuracy", "accuracy"), ("SoftmaxWithLoss", "loss")):
+        test.layer.add(name=top, type=kind, bottom=[*scores.bottom, "label"], top=[top])
+    (folder / "test.prototxt").write_text(prototxt.to_text(test))
+
+    weights = str(model / "weights.caffemodel")
+    command = ["test", "--model", "test.prototxt", "--weights", weights, "--log-format", "caffe"]
+    done = CliRunner().invoke(main, command)
+    assert done.exit_code == 0, done.output
+    found = dict(re.findall(r"\] (accuracy|loss) = (\S+)", done.output))
+    assert float(found["accuracy"]) == pytest.approx(0.9914, abs=1e-6)
+    assert float(found["loss"]) == pytest.approx(0.0272693, rel=1e-5)

@@ -589,11 +589,11 @@ def test_pycaffe_script(solver_file: Path) -> None:
 
 def test_solver_classes(solver_file: Path) -> None:
     solver = caffe.SGDSolver(str(solver_file))
-    assert solver.type == "SGD"
+    assert solver.param.type == "SGD"
     assert isinstance(solver, Solver)
     assert repr(solver) == "<SGDSolver solver.prototxt at iteration 0>"
     solver_file.write_text(solver_file.read_text() + ' type: "Nesterow"')
-    assert caffe.SGDSolver(solver_file).type == "SGD"
+    assert caffe.SGDSolver(solver_file).param.type == "SGD"
     with pytest.raises(caffe.NetdefError, match="Nesterow"):
         get_solver(solver_file)
 

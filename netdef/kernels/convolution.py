@@ -30,11 +30,15 @@ import numpy as np
 from netdef.blob import Array
 from netdef.jit import inline, kernel, prange, workspace
 from netdef.kernels.gemm import pack, store_tile
-from netdef.kernels.microkernel import DEPTH, ROWS, columns, columns_of, next_depth
+from netdef.kernels.microkernel import DEPTH, ROWS, columns, columns_of
 from netdef.kernels.quads import QUAD, add_run, copy_quad
 
 #: Scratch for padded images and packed gradients, in elements: a batch is taken in chunks that fit.
 SCRATCH = 1 << 22
+
+#: Positions whose gradients are scattered together: a whole number of tiles on any machine, and the
+#: same on all, so that the order of the sums is too.
+SCATTER = 32
 
 #: A weight gradient of fewer panels than this is summed image by image, to have jobs for all
 #: threads.
@@ -82,6 +86,7 @@ class Geometry(NamedTuple):
     positions: Array
     lines: Array  # of each line of the last axis: its offset in a channel, unpadded and padded
     runs: dict[int, Along]  # by size of an element
+    scattered: Runs  # of the positions, SCATTER at a time
 
 
 def geometry(
@@ -136,6 +141,7 @@ def geometry(
             )
             for itemsize in (4, 8)
         },
+        scattered=_runs(places, SCATTER),
     )
 
 
@@ -204,6 +210,8 @@ def backward_weights(g: Geometry, x: Array, dy: Array, dweight: Array) -> None:
         gradient = flat_dy[first * dy_image : (first + size) * dy_image]
         _pack_rows(e, g.positions.size, gradient, packed)
         if own_sums:
+            if size == 1:
+                sums[:sums_image].fill(0)  # one part alone is added to what stands there
             _backward_weights(
                 e, g.positions, g.taps.size, *along.taps, images, packed, size, size, sums
             )
@@ -219,7 +227,7 @@ def backward_data(g: Geometry, weight: Array, dy: Array, dx: Array) -> None:
     count = dx.shape[0]
     if count == 0:
         return
-    e, along = g.extents, g.runs[dx.itemsize]
+    e = g.extents
     flat_dy, flat_dx = dy.reshape(-1), dx.reshape(-1)
     dy_image = dy.size // count
     blocks = -(-e.channels // e.block)
@@ -237,7 +245,9 @@ def backward_data(g: Geometry, weight: Array, dy: Array, dx: Array) -> None:
         _pack_columns(e, g.positions.size, gradient, packed)
         inside = flat_dx[first * g.image_size : (first + size) * g.image_size]
         target = scratch if g.padding else inside
-        _backward_data(e, g.taps, *along.positions, packed_weight, packed, size, target)
+        _backward_data(
+            e, g.taps, g.positions.size, *g.scattered, packed_weight, packed, size, target
+        )
         if g.padding:
             _unpad(e, g.lines, scratch, inside)
 
@@ -397,9 +407,8 @@ def _forward(
         start = member * e.outputs * width + p
         start_run, end_run = starts[job % p_panels], starts[job % p_panels + 1]
         panel = np.zeros(min(depth, DEPTH) * wide, images.dtype)
-        t = 0
-        while t < depth:
-            steps = next_depth(depth - t)
+        for t in range(0, depth, DEPTH):
+            steps = min(DEPTH, depth - t)
             add = 1 if t > 0 else 0
             _gather(
                 images, member * group_size, taps, t, steps, runs, start_run, end_run, wide, panel
@@ -409,7 +418,6 @@ def _forward(
                 rows = min(ROWS, e.outputs - m * ROWS)
                 target = start + m * ROWS * width
                 store_tile(packed, weights, panel, 0, steps, y, target, width, rows, lanes, add)
-            t += steps
         if bias.size > 0:
             for m in range(e.outputs):
                 row = start + m * width
@@ -444,9 +452,8 @@ def _backward_weights(
         panel = np.zeros(min(depth, DEPTH) * wide, images.dtype)
         for n in range(count * part // parts, count * (part + 1) // parts):
             member = n * e.groups + group
-            p = 0
-            while p < depth:
-                steps = next_depth(depth - p)
+            for p in range(0, depth, DEPTH):
+                steps = min(DEPTH, depth - p)
                 add = 1 if parts == 1 or p > 0 else 0
                 _gather(
                     images,
@@ -467,7 +474,6 @@ def _backward_weights(
                     store_tile(
                         packed, gradient, panel, 0, steps, sums, target, width, rows, lanes, add
                     )
-                p += steps
 
 
 @kernel
@@ -484,6 +490,7 @@ def _add_parts(sums: Any, parts: Any, total: Any) -> None:
 def _backward_data(
     e: Any,
     taps: Any,
+    positions: Any,
     runs: Any,
     starts: Any,
     packed_weight: Any,
@@ -493,7 +500,7 @@ def _backward_data(
 ) -> None:
     wide = columns(images[0])
     depth = e.outputs
-    p_panels = starts.size - 1
+    p_panels = (positions + wide - 1) // wide
     blocks = (e.channels + e.block - 1) // e.block
     panels = (e.block * e.window + ROWS - 1) // ROWS
     zero = images.dtype.type(0)
@@ -505,35 +512,32 @@ def _backward_data(
         image = member * e.channels * e.plane
         for i in range(image + first * e.plane, image + (first + channels) * e.plane):
             images[i] = zero
-        tile = np.empty(ROWS * wide, images.dtype)
-        # From the last positions to the first: each pixel then sums its taps in ascending order, as
-        # Caffe's col2im does.
-        for q in range(p_panels - 1, -1, -1):
-            gradient = (member * p_panels + q) * depth * wide
+        tile = np.empty(ROWS * SCATTER, images.dtype)
+        # Pixels sum their taps in ascending order, over SCATTER positions at a time.
+        for q in range(starts.size - 1):
             for r in range(panels):
                 t = first * e.window + r * ROWS
                 rows = min(ROWS, (first + channels) * e.window - t)
                 panel = (((member % e.groups) * blocks + block) * panels + r) * depth * ROWS
-                k = 0
-                while k < depth:
-                    steps = next_depth(depth - k)
-                    store_tile(
-                        packed_weight,
-                        panel + k * ROWS,
-                        packed,
-                        gradient + k * wide,
-                        steps,
-                        tile,
-                        0,
-                        wide,
-                        ROWS,
-                        wide,
-                        1 if k > 0 else 0,
-                    )
-                    k += steps
+                for lane in range(0, min(SCATTER, positions - q * SCATTER), wide):
+                    p = (q * SCATTER + lane) // wide
+                    gradient = (member * p_panels + p) * depth * wide
+                    for k in range(0, depth, DEPTH):
+                        store_tile(
+                            packed_weight,
+                            panel + k * ROWS,
+                            packed,
+                            gradient + k * wide,
+                            min(DEPTH, depth - k),
+                            tile,
+                            lane,
+                            SCATTER,
+                            ROWS,
+                            wide,
+                            1 if k > 0 else 0,
+                        )
                 for i in range(rows):
                     target = image + taps[t + i]
+                    row = i * SCATTER
                     for s in range(starts[q], starts[q + 1]):
-                        add_run(
-                            tile, i * wide + runs[s, 0], images, target + runs[s, 1], runs[s, 2]
-                        )
+                        add_run(tile, row + runs[s, 0], images, target + runs[s, 1], runs[s, 2])

@@ -2,7 +2,7 @@
 
 ::
 
-    for each slice of k, at most DEPTH deep  in order, so every element is summed in one fixed order
+    for each DEPTH-deep slice of k          in order, so every element is summed in one fixed order
         pack op(a)[:, slice]  into panels [k, ROWS]        in parallel
         pack op(b)[slice, :]  into panels [k, columns]     in parallel
         for each (panel of b, group of panels of a)        in parallel: each owns its tiles of c
@@ -20,14 +20,7 @@ import numpy as np
 
 from netdef.blob import Array
 from netdef.jit import inline, kernel, prange, workspace
-from netdef.kernels.microkernel import (
-    DEPTH,
-    ROWS,
-    columns,
-    columns_of,
-    multiply_tile,
-    next_depth,
-)
+from netdef.kernels.microkernel import DEPTH, ROWS, columns, columns_of, multiply_tile
 
 #: Panels of a that one job takes: with DEPTH they fill a part of the second-level cache.
 GROUP = 16
@@ -78,9 +71,8 @@ def _gemm(
     # Strides of op(a) and op(b): along their first and second axis.
     a_row, a_column = (1, m) if transpose_a else (k, 1)
     b_row, b_column = (1, k) if transpose_b else (n, 1)
-    k0 = 0
-    while k0 < k:
-        depth = next_depth(k - k0)
+    for k0 in range(0, k, DEPTH):
+        depth = min(DEPTH, k - k0)
         b_start = a_panels * ROWS * depth
         for p in prange(a_panels):
             first = p * ROWS
@@ -126,7 +118,6 @@ def _gemm(
                     min(wide, n - q * wide),
                     add,
                 )
-        k0 += depth
 
 
 @inline

@@ -29,8 +29,6 @@ from numba import types
 from numba.core import cgutils
 from numba.extending import intrinsic
 
-from netdef.jit import inline
-
 _features = llvm.get_host_cpu_features()
 
 
@@ -48,28 +46,13 @@ else:
 #: Vectors of c in a row of the tile.
 VECTORS = 2
 
-#: Deepest slice of a product: a panel of b then about fits the first-level cache, one of a the
-#: second.
-DEPTH = 384
+#: Depth of a packed panel: a panel of b then fits the first-level cache, one of a the second.
+DEPTH = 256
 
 
 def columns_of(itemsize: int) -> int:
     """Width of the tile for elements of ``itemsize`` bytes."""
     return VECTORS * VECTOR_BYTES // itemsize
-
-
-@inline
-def next_depth(left: Any) -> Any:
-    """How deep the next slice is when ``left`` is left of the sum.
-
-    A sum is rounded where it is cut, so it is cut where OpenBLAS, which Caffe's published numbers
-    come from, cuts it: slices of DEPTH, and a rest that is deeper than one slice in two halves.
-    """
-    if left >= 2 * DEPTH:
-        return DEPTH
-    if left > DEPTH:
-        return (left // 2 + 7) // 8 * 8
-    return left
 
 
 def _lanes(element: Any) -> int:

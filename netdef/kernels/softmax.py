@@ -19,15 +19,11 @@ def softmax(x: Any, y: Any) -> None:
         largest = x[i, 0, j]
         for c in range(1, classes):
             largest = max(largest, x[i, c, j])
-        for c in range(classes):
-            y[i, c, j] = np.exp(x[i, c, j] - largest)
-        # Four at a time, as the BLAS that Caffe's published numbers come from adds up a line.
         total = x.dtype.type(0)
-        fours = classes - classes % 4
-        for c in range(0, fours, 4):
-            total += ((y[i, c, j] + y[i, c + 1, j]) + y[i, c + 2, j]) + y[i, c + 3, j]
-        for c in range(fours, classes):
-            total += y[i, c, j]
+        for c in range(classes):
+            value = np.exp(x[i, c, j] - largest)
+            y[i, c, j] = value
+            total += value
         for c in range(classes):
             y[i, c, j] /= total
 

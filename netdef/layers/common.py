@@ -28,8 +28,17 @@ def around(shape: Shape, axis: int) -> tuple[int, int, int]:
     return math.prod(shape[:axis]), shape[axis], math.prod(shape[axis + 1 :])
 
 
+def check_classes(layer: Layer, scores: Shape, axis: int) -> None:
+    """Raise where there are no scores to choose from."""
+    if scores[axis] == 0:
+        raise layer.error(
+            f"the bottom {shape_text(scores)} has no classes on axis {axis}", "bottom", 0
+        )
+
+
 def check_labels(layer: Layer, scores: Shape, labels: Shape, axis: int) -> None:
-    """Raise where there is not one label for each prediction."""
+    """Raise where there is not one label for each prediction, or no class to predict."""
+    check_classes(layer, scores, axis)
     outer, classes, inner = around(scores, axis)
     if math.prod(labels) != outer * inner:
         wanted = shape_text(scores[:axis] + scores[axis + 1 :])

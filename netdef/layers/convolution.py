@@ -49,12 +49,14 @@ class Convolution(Layer):
         channels, image = x[axis], x[axis + 1 :]
         if not image:
             raise self.error(f"the bottom {shape_text(x)} has no axes after the channels")
+        if channels == 0:
+            raise self.error(f"the bottom {shape_text(x)} has no channels", "bottom", 0)
         if c.num_output == 0:
             raise self.error("num_output must be at least 1", "convolution_param", "num_output")
         if c.group == 0:
             raise self.error("group must be at least 1", "convolution_param", "group")
         for what, count in (("channels of the bottom", channels), ("num_output", c.num_output)):
-            if count % c.group or count == 0:
+            if count % c.group:
                 raise self.error(
                     f"{count} {what} cannot be divided into {c.group} equal groups",
                     "convolution_param",
@@ -63,6 +65,10 @@ class Convolution(Layer):
         window, stride, pad, dilation = self._extents(len(image))
         output = []
         for i, size in enumerate(image):
+            if size == 0:
+                raise self.error(
+                    f"spatial axis {i} of the bottom {shape_text(x)} has no values", "bottom", 0
+                )
             extent = dilation[i] * (window[i] - 1) + 1
             room = size + 2 * pad[i]
             if extent > room:
@@ -162,7 +168,8 @@ class Convolution(Layer):
         for x, y in zip(bottom, top, strict=True):
             dy = self._images(y.diff)
             if self.config.bias_term and self.learn[1]:
-                add_channel_sums(dy.reshape(len(dy), dy.shape[1], -1), self.blobs[1].flat_diff)
+                planes = dy.reshape(*dy.shape[:2], math.prod(dy.shape[2:]))
+                add_channel_sums(planes, self.blobs[1].flat_diff)
             if self.learn[0]:
                 kernels.backward_weights(self._geometry, self._images(x.data), dy, weight.diff)
             if x.diff is not None:

@@ -83,6 +83,6 @@ class DummyData(Layer):
             fillers.fill(self._filler(top), blob.data, key, int(self.iteration))
         except NetError as error:
             first = error.diagnostics[0]
-            raise self.error(
-                first.message, "dummy_data_param", "data_filler", top, hint=first.hint
-            ) from error
+            index = top if len(self.config.data_filler) > 1 else 0
+            path = ("dummy_data_param", "data_filler", index, "type")
+            raise self.error(first.message, *path, hint=first.hint) from error

@@ -6,7 +6,7 @@ import math
 from collections.abc import Iterator
 from typing import Any
 
-from netdef.blob import Array, Blob, Shape
+from netdef.blob import Array, Blob, Shape, shape_text
 from netdef.jit import kernel, prange
 from netdef.kernels.gemm import gemm
 from netdef.kernels.sums import add_column_sums
@@ -29,7 +29,7 @@ class InnerProduct(Layer):
             raise self.error("num_output must be at least 1", "inner_product_param", "num_output")
         axis = axis_of(self, x, self.config.axis, "inner_product_param", "axis")
         if math.prod(x[axis:]) == 0:
-            raise self.error(f"the bottom {x} has no values to multiply", "bottom", 0)
+            raise self.error(f"the bottom {shape_text(x)} has no values to multiply", "bottom", 0)
         return [(*x[:axis], self.config.num_output)]
 
     def params(self, *bottoms: Shape) -> Iterator[Param]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from typing import Any
 
 import numpy as np
@@ -26,7 +27,8 @@ class Pooling(Layer):
     As in Caffe: where there is any padding, a last window that would begin beyond the image is left
     out; MAX looks only at what is inside the image; AVE divides by the part of its window that is
     inside the padded image, counting padding as 0. ``global_pooling`` takes one window over the
-    whole image.
+    whole image. Without padding, a stride beyond the kernel can put the last window outside: its
+    maximum is then the lowest float32, with index -1 and no gradient.
     """
 
     tops = (1, 2)
@@ -39,6 +41,8 @@ class Pooling(Layer):
             raise self.error(
                 f"needs a bottom of 4 axes (N, C, H, W), but it is {shape_text(x)}", "bottom", 0
             )
+        if 0 in x[2:]:
+            raise self.error(f"the bottom {shape_text(x)} has an empty image", "bottom", 0)
         if len(self.message.top) == 2 and self.config.pool != pb.PoolingParameter.MAX:
             raise self.error("only MAX pooling has a second top, the mask", "top", 1)
         window, stride, pad = self._extents(x)
@@ -122,7 +126,11 @@ class Pooling(Layer):
         if self.config.pool == pb.PoolingParameter.AVE:
             _spread(dy, self._window, dx)
         else:
-            _route(dy, _planes(self._mask), dx.reshape(len(dx), -1))
+            _route(dy, _planes(self._mask), dx.reshape(len(dx), math.prod(dx.shape[1:])))
+
+
+#: The maximum of nothing.
+LOWEST = -3.4028234663852886e38
 
 
 def pooled(size: int, kernel: int, stride: int, pad: int, clip: bool, up: bool) -> int:
@@ -155,9 +163,12 @@ def _maximum(x: Any, window: Any, y: Any, mask: Any) -> None:
             top, bottom, _ = _window_of(i, window[0, 0], window[1, 0], window[2, 0], height)
             for j in range(y.shape[2]):
                 left, right, _ = _window_of(j, window[0, 1], window[1, 1], window[2, 1], width)
+                best = x.dtype.type(LOWEST)
+                at = -1
+                if top < bottom and left < right:
+                    best = x[plane, top, left]
+                    at = top * width + left
                 # The first of equal values wins, as in Caffe.
-                best = x[plane, top, left]
-                at = top * width + left
                 for h in range(top, bottom):
                     for w in range(left, right):
                         value = x[plane, h, w]
@@ -177,7 +188,9 @@ def _route(dy: Any, mask: Any, dx: Any) -> None:
             dx[plane, i] = zero
         for i in range(dy.shape[1]):
             for j in range(dy.shape[2]):
-                dx[plane, mask[plane, i, j]] += dy[plane, i, j]
+                at = mask[plane, i, j]
+                if at >= 0:
+                    dx[plane, at] += dy[plane, i, j]
 
 
 @kernel

@@ -5,7 +5,7 @@ from __future__ import annotations
 from netdef.blob import Blob, Shape
 from netdef.kernels.softmax import softmax, softmax_backward
 from netdef.layer import Layer, register
-from netdef.layers.common import around, axis_of
+from netdef.layers.common import around, axis_of, check_classes
 
 
 @register("Softmax", config="softmax_param")
@@ -22,8 +22,10 @@ class Softmax(Layer):
     in_place = True
 
     def shapes(self, *bottoms: Shape) -> list[Shape]:
-        axis_of(self, bottoms[0], self.config.axis, "softmax_param", "axis")
-        return [bottoms[0]]
+        (x,) = bottoms
+        axis = axis_of(self, x, self.config.axis, "softmax_param", "axis")
+        check_classes(self, x, axis)
+        return [x]
 
     def setup(self, bottom: list[Blob], top: list[Blob]) -> None:
         x = bottom[0].shape
