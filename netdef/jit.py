@@ -129,6 +129,10 @@ def inline(function: F) -> F:
 def _choose_threading_layer() -> None:
     # A launch costs about 1 us on OpenMP or TBB, and about 95 us on Numba's own work queue.
     config.THREADING_LAYER_PRIORITY = ["omp", "tbb", "workqueue"]
+    # GNU OpenMP lets a thread that waits spin for about a millisecond. Where another process wants
+    # the core, every launch then waits for a time slice: two trainings side by side would take
+    # seven times as long. It is read when the library loads, at the first launch.
+    os.environ.setdefault("GOMP_SPINCOUNT", "1000")
     wanted = os.environ.get("NETDEF_NUM_THREADS", "")
     if wanted.isdigit() and int(wanted) > 0:
         set_num_threads(int(wanted))
