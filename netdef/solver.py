@@ -156,7 +156,9 @@ class Solver:
             param.snapshot_prefix = stem
         elif os.path.isdir(param.snapshot_prefix):
             param.snapshot_prefix = os.path.join(param.snapshot_prefix, os.path.basename(stem))
-        # There is no GPU to choose; saying CPU keeps the log true.
+        if param.HasField("solver_mode") and param.solver_mode == pb.SolverParameter.GPU:
+            self._tell(Note("solver_mode: GPU  is taken as CPU: netdef computes on the CPU"))
+        # Saying CPU keeps the log true where the file leaves Caffe's default, GPU.
         param.solver_mode = pb.SolverParameter.CPU
 
     def _check(self) -> None:

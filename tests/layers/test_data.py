@@ -21,10 +21,47 @@ from netdef.errors import DataError, Location, NetdefError, NetError
 from netdef.events import DataWrapped, Event, Warned
 from netdef.layers.data import Data
 from netdef.proto import netdef_pb2 as pb
+from netdef.testing import Case, Mistake
 
 KEY = np.uint64(77)
 RNG = np.random.default_rng(0)
 IMAGES = RNG.integers(0, 256, (10, 3, 9, 12), np.uint8)
+
+
+GOLDEN = Path(__file__).parent.parent / "golden" / "data"
+
+
+def case(name: str) -> Case:
+    """The first batch that real Caffe made of a database in ``golden/data``, exact in any float."""
+    with np.load(GOLDEN / f"{name}.npz") as arrays:
+        [layer] = text_format.Parse(str(arrays["prototxt"]), pb.NetParameter()).layer
+        expected = arrays["batch0/data"], arrays["batch0/label"]
+    layer.data_param.source = str(GOLDEN / layer.data_param.source)
+    layer.ClearField("name")
+    text = text_format.MessageToString(layer, as_one_line=True)
+    return Case(text, [], lambda: expected, phase=pb.TEST)
+
+
+CASES = [case("lmdb_plain"), case("gray_onevalue"), case("lmdb_crop_scale_meanvalue")]
+
+
+def mistake(
+    options: str, message: str, at: str, bottoms: Any = (), source: str = f"{GOLDEN}/gray_lmdb"
+) -> Mistake:
+    text = f'type: "Data" data_param {{ source: "{source}" {options} }}'
+    return Mistake(text, bottoms, message, at, error=NetdefError)
+
+
+MISTAKES = [
+    mistake("batch_size: 0", "batch_size must be at least 1", "0"),
+    mistake("batch_size: 2", "takes no bottom blobs, but 1 given", '"x0"', [(2, 3)]),
+    mistake(
+        "batch_size: 2 } transform_param { crop_size: 99",
+        'record 0 (key "00000000_',
+        "99",
+    ),
+    mistake("batch_size: 2", "there is no database at", '"/no/such/db"', source="/no/such/db"),
+]
 
 
 def locate(*path: str | int) -> Location:

@@ -1,0 +1,200 @@
+"""The three products of a convolution against a loop over the taps, in any geometry."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from netdef import jit
+from netdef.kernels import convolution as kernels
+from netdef.kernels.microkernel import DEPTH, ROWS, columns_of
+from netdef.testing import threads
+
+
+@dataclass(frozen=True)
+class Setting:
+    """A convolution: extents per spatial axis, sizes per group."""
+
+    batch: int
+    groups: int
+    channels: int
+    outputs: int
+    image: tuple[int, ...]
+    window: tuple[int, ...]
+    stride: tuple[int, ...]
+    pad: tuple[int, ...]
+    dilation: tuple[int, ...]
+
+    @property
+    def output(self) -> tuple[int, ...]:
+        axes = zip(self.image, self.window, self.stride, self.pad, self.dilation, strict=True)
+        return tuple((n + 2 * p - d * (k - 1) - 1) // s + 1 for n, k, s, p, d in axes)
+
+    def geometry(self) -> Any:
+        return kernels.geometry(
+            self.groups * self.channels,
+            self.groups * self.outputs,
+            self.groups,
+            self.image,
+            self.output,
+            self.window,
+            self.stride,
+            self.pad,
+            self.dilation,
+        )
+
+    def arrays(self, dtype: type[Any]) -> tuple[Any, Any, Any, Any]:
+        """x, weight, bias and the gradient of y."""
+        random = np.random.default_rng(1)
+        shapes = (
+            (self.batch, self.groups * self.channels, *self.image),
+            (self.groups * self.outputs, self.channels, *self.window),
+            (self.groups * self.outputs,),
+            (self.batch, self.groups * self.outputs, *self.output),
+        )
+        x, w, b, dy = (random.standard_normal(shape).astype(dtype) for shape in shapes)
+        return x, w, b, dy
+
+
+def reference(s: Setting, x: Any, w: Any, b: Any, dy: Any) -> tuple[Any, Any, Any]:
+    """(y, dw, dx), one tap after the other."""
+    x, w, b, dy = (a.astype(np.float64) for a in (x, w, b, dy))
+    border = [(0, 0), (0, 0), *((p, p) for p in s.pad)]
+    padded = np.pad(x, border)
+    y, dw, dpadded = np.zeros(dy.shape), np.zeros(w.shape), np.zeros(padded.shape)
+    for group in range(s.groups):
+        inputs = slice(group * s.channels, (group + 1) * s.channels)
+        outputs = slice(group * s.outputs, (group + 1) * s.outputs)
+        for tap in np.ndindex(*s.window):
+            window = [
+                slice(t * d, t * d + (n - 1) * step + 1, step)
+                for t, d, n, step in zip(tap, s.dilation, s.output, s.stride, strict=True)
+            ]
+            at = (slice(None), inputs, *window)
+            weight = w[(outputs, slice(None), *tap)]
+            y[:, outputs] += np.einsum("nc...,mc->nm...", padded[at], weight)
+            flat = padded[at].reshape(s.batch, s.channels, -1)
+            slope = dy[:, outputs].reshape(s.batch, s.outputs, -1)
+            dw[(outputs, slice(None), *tap)] = np.einsum("nmp,ncp->mc", slope, flat)
+            dpadded[at] += np.einsum("nm...,mc->nc...", dy[:, outputs], weight)
+    inside = tuple(slice(p, p + n) for p, n in zip(s.pad, s.image, strict=True))
+    y += b.reshape(-1, *[1] * len(s.image))
+    return y, dw, dpadded[(slice(None), slice(None), *inside)]
+
+
+def guarded(shape: tuple[int, ...], dtype: type[Any]) -> tuple[Any, Any]:
+    """An array of NaN and the memory it lies in, whose ends must not be written."""
+    size = int(np.prod(shape))
+    memory = np.full(size + 200, np.pi, dtype)
+    memory[100 : 100 + size] = np.nan
+    return memory[100 : 100 + size].reshape(shape), memory
+
+
+def run(s: Setting, dtype: type[Any]) -> tuple[Any, Any, Any]:
+    """(y, dw, dx) of the kernels; dw is added to ones."""
+    x, w, b, dy = s.arrays(dtype)
+    g = s.geometry()
+    (y, y_memory), (dw, dw_memory), (dx, dx_memory) = (guarded(a.shape, dtype) for a in (dy, w, x))
+    dw.fill(1)
+    scratch = jit.workspace(1, dtype)
+    scratch.fill(np.nan)
+    kernels.forward(g, x, w, b, y)
+    scratch.fill(np.nan)
+    kernels.backward_weights(g, x, dy, dw)
+    scratch.fill(np.nan)
+    kernels.backward_data(g, w, dy, dx)
+    for memory in (y_memory, dw_memory, dx_memory):
+        assert (memory[:100] == dtype(np.pi)).all()
+        assert (memory[-100:] == dtype(np.pi)).all()
+    return y, dw, dx
+
+
+def check(s: Setting, dtype: type[Any]) -> None:
+    y, dw, dx = reference(s, *s.arrays(dtype))
+    tolerance = 1e-12 if dtype is np.float64 else 1e-5
+    for found, expected in zip(run(s, dtype), (y, dw + 1, dx), strict=True):
+        scale = np.abs(expected).max(initial=1e-30)
+        np.testing.assert_allclose(found, expected, rtol=0, atol=tolerance * scale)
+
+
+@st.composite
+def settings_of_any_kind(draw: st.DrawFn) -> Setting:
+    axes = draw(st.integers(1, 3))
+    largest = {1: 20, 2: 8, 3: 5}[axes]
+
+    def per_axis(low: int, high: int) -> tuple[int, ...]:
+        return tuple(draw(st.integers(low, high)) for _ in range(axes))
+
+    window, stride, pad, dilation = per_axis(1, 3), per_axis(1, 3), per_axis(0, 3), per_axis(1, 2)
+    least = [max(1, d * (k - 1) + 1 - 2 * p) for k, p, d in zip(window, pad, dilation, strict=True)]
+    return Setting(
+        batch=draw(st.integers(1, 3)),
+        groups=draw(st.integers(1, 3)),
+        channels=draw(st.integers(1, 4)),
+        outputs=draw(st.integers(1, 4)),
+        image=tuple(draw(st.integers(n, max(n, largest))) for n in least),
+        window=window,
+        stride=stride,
+        pad=pad,
+        dilation=dilation,
+    )
+
+
+@settings(max_examples=150, deadline=None, derandomize=True, database=None)
+@given(settings_of_any_kind(), st.sampled_from([np.float32, np.float64]))
+def test_any_geometry(s: Setting, dtype: type[Any]) -> None:
+    check(s, dtype)
+
+
+def plane(batch: int, channels: int, outputs: int, size: int, window: int, pad: int) -> Setting:
+    one = (1, 1)
+    return Setting(batch, 1, channels, outputs, (size, size), (window,) * 2, one, (pad,) * 2, one)
+
+
+#: More than one of every tile, and sizes one beside the edges of a tile.
+LARGE = [
+    plane(2, DEPTH + 3, 3, 4, 1, 0),
+    plane(2, 40, 2 * ROWS + 1, 7, 3, 1),
+    plane(3, 1, ROWS, 18, 5, 0),
+    plane(2, 3, DEPTH + 5, 5, 3, 1),
+    plane(2, columns_of(4) + 1, 2, 17, 1, 0),
+    plane(9, 2, 3, 6, 3, 1),
+]
+
+
+@pytest.mark.parametrize("dtype", [np.float32, np.float64])
+@pytest.mark.parametrize("s", LARGE)
+def test_more_than_one_tile(s: Setting, dtype: type[Any]) -> None:
+    check(s, dtype)
+
+
+@pytest.mark.parametrize("s", [plane(7, 3, 5, 6, 3, 1), plane(7, 3, 5, 6, 3, 0)])
+@pytest.mark.parametrize("jobs", [1, 1000])
+def test_a_batch_in_several_chunks(s: Setting, jobs: int, monkeypatch: pytest.MonkeyPatch) -> None:
+    """With little scratch memory the batch is taken in parts, down to single images."""
+    monkeypatch.setattr(kernels, "JOBS", jobs)
+    for scratch in (1, 2000, 5000):
+        monkeypatch.setattr(kernels, "SCRATCH", scratch)
+        check(s, np.float64)
+
+
+@pytest.mark.parametrize("s", LARGE)
+def test_threads_change_nothing(s: Setting) -> None:
+    alone = run(s, np.float32)
+    with threads(None):
+        for found, expected in zip(run(s, np.float32), alone, strict=True):
+            np.testing.assert_array_equal(found, expected)
+
+
+def test_without_bias() -> None:
+    s = plane(2, 3, 4, 5, 3, 1)
+    x, w, _, dy = s.arrays(np.float64)
+    y = np.empty(dy.shape)
+    kernels.forward(s.geometry(), x, w, np.empty(0), y)
+    expected, _, _ = reference(s, x, w, np.zeros(4), dy)
+    np.testing.assert_allclose(y, expected, atol=1e-12)

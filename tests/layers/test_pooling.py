@@ -1,0 +1,189 @@
+"""Pooling: MAX and AVE, both roundings, the windows that padding cuts, windows beyond the image."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+import numpy as np
+import pytest
+
+from netdef.blob import Shape
+from netdef.testing import Case, Mistake, Trial, distinct
+
+#: What Caffe gives a window that sees nothing.
+LOWEST = -np.finfo(np.float32).max
+
+
+def windows(size: int, kernel: int, stride: int, pad: int, clip: bool, up: bool) -> int:
+    """How many windows there are, by laying them one after the other."""
+    count = 1
+    if up:
+        while (count - 1) * stride + kernel < size + 2 * pad:
+            count += 1
+    else:
+        while count * stride + kernel <= size + 2 * pad:
+            count += 1
+    return count - 1 if clip and (count - 1) * stride >= size + pad else count
+
+
+def pooling(
+    kernel: Any = None,
+    stride: Any = 1,
+    pad: Any = 0,
+    mean: bool = False,
+    up: bool = True,
+    mask: bool = False,
+) -> Callable[..., Any]:
+    """A reference that looks into every window; without ``kernel`` there is a single one."""
+
+    def expected(x: Any) -> Any:
+        image = x.shape[2:]
+        k, s, p = (np.broadcast_to(g, 2).tolist() for g in (kernel or image, stride, pad))
+        size = [windows(image[i], k[i], s[i], p[i], any(p), up) for i in (0, 1)]
+        y, at = np.zeros((*x.shape[:2], *size)), np.zeros((*x.shape[:2], *size))
+        for n, c, i, j in np.ndindex(y.shape):
+            first = [i * s[0] - p[0], j * s[1] - p[1]]
+            end = [min(first[a] + k[a], image[a] + p[a]) for a in (0, 1)]
+            rows, columns = (range(max(first[a], 0), min(end[a], image[a])) for a in (0, 1))
+            seen = [(x[n, c, h, w], h * image[1] + w) for h in rows for w in columns]
+            if mean:
+                total = sum(value for value, _ in seen)
+                y[n, c, i, j] = total / ((end[0] - first[0]) * (end[1] - first[1]))
+            else:
+                y[n, c, i, j], at[n, c, i, j] = max(seen, default=(LOWEST, -1))
+        return (y, at) if mask else y
+
+    return expected
+
+
+def case(
+    options: str,
+    expected: Callable[..., Any],
+    x: Shape = (2, 3, 6, 5),
+    other: Shape = (1, 3, 7, 8),
+    tops: str = "",
+) -> Case:
+    text = f'type: "Pooling" pooling_param {{ {options} }} {tops}'
+    return Case(text, [x], expected, distinct, other=[other])
+
+
+MASK = 'top: "y" top: "mask"'
+
+
+def beyond(options: str, expected: Callable[..., Any], x: Shape) -> Case:
+    """A case whose last windows see nothing: their huge value drowns a finite difference."""
+    text = f'type: "Pooling" pooling_param {{ pool: MAX {options} }} {MASK}'
+    return Case(text, [x], expected, distinct, forward_only=True)
+
+
+CASES = [
+    case("pool: MAX kernel_size: 2", pooling(2)),
+    case("pool: AVE kernel_size: 2", pooling(2, mean=True)),
+    case("pool: MAX kernel_size: 3 stride: 2", pooling(3, 2)),
+    case("pool: AVE kernel_size: 3 stride: 2", pooling(3, 2, mean=True)),
+    case("pool: MAX kernel_size: 3 stride: 2 round_mode: FLOOR", pooling(3, 2, up=False)),
+    case("pool: AVE kernel_size: 3 stride: 2 round_mode: FLOOR", pooling(3, 2, 0, True, False)),
+    case("pool: MAX kernel_size: 3 stride: 2 pad: 1", pooling(3, 2, 1)),
+    case("pool: AVE kernel_size: 3 stride: 2 pad: 1", pooling(3, 2, 1, True)),
+    # With padding, the last window of an even image would begin beyond it and is left out.
+    case("pool: MAX kernel_size: 2 stride: 2 pad: 1", pooling(2, 2, 1), (1, 2, 6, 7)),
+    case("pool: AVE kernel_size: 2 stride: 2 pad: 1", pooling(2, 2, 1, True), (1, 2, 6, 7)),
+    case("pool: AVE kernel_size: 4 stride: 3 pad: 3", pooling(4, 3, 3, True)),
+    # Any padded axis has windows left out on all axes.
+    case(
+        "pool: MAX kernel_h: 2 kernel_w: 1 stride_h: 1 stride_w: 2 pad_h: 1 pad_w: 0",
+        pooling((2, 1), (1, 2), (1, 0)),
+        (1, 2, 4, 6),
+    ),
+    case(
+        "pool: AVE kernel_h: 3 kernel_w: 2 stride_h: 2 stride_w: 1 pad_h: 0 pad_w: 1",
+        pooling((3, 2), (2, 1), (0, 1), True),
+    ),
+    case("pool: MAX kernel_size: 2 stride: 4", pooling(2, 4), (1, 2, 6, 10), (1, 2, 10, 6)),
+    case(
+        "pool: AVE kernel_size: 2 stride: 4", pooling(2, 4, mean=True), (1, 2, 6, 10), (1, 2, 10, 6)
+    ),
+    case("pool: MAX kernel_size: 1", pooling(1)),
+    case("pool: MAX global_pooling: true", pooling()),
+    case("pool: AVE global_pooling: true", pooling(mean=True)),
+    case("pool: MAX kernel_size: 3 stride: 2", pooling(3, 2, mask=True), tops=MASK),
+    case("pool: MAX kernel_size: 3 stride: 2 pad: 1", pooling(3, 2, 1, mask=True), tops=MASK),
+    case("pool: MAX global_pooling: true", pooling(mask=True), tops=MASK),
+    # Without padding none is left out: at a stride beyond the kernel the last one sees nothing.
+    beyond("kernel_size: 1 stride: 2", pooling(1, 2, mask=True), (1, 2, 4, 6)),
+    beyond("kernel_size: 2 stride: 5", pooling(2, 5, mask=True), (1, 2, 8, 7)),
+    case("pool: MAX kernel_size: 2", pooling(2), (0, 3, 4, 4), (2, 3, 4, 4)),
+    case("pool: AVE kernel_size: 2", pooling(2, mean=True), (2, 0, 4, 4), (2, 3, 4, 4)),
+]
+
+
+def mistake(
+    options: str, message: str, at: str, x: Shape = (2, 3, 6, 5), rest: str = ""
+) -> Mistake:
+    text = f'type: "Pooling" pooling_param {{ {options} }} {rest}'
+    return Mistake(text, [x], message, at)
+
+
+MISTAKES = [
+    mistake(
+        "kernel_size: 2",
+        "needs a bottom of 4 axes (N, C, H, W), but it is 2x3x6",
+        '"x0"',
+        (2, 3, 6),
+    ),
+    mistake("pool: MAX", "kernel_size is missing", "pooling_param"),
+    mistake("kernel_size: 0", "kernel and stride must be at least 1", "pooling_param"),
+    mistake("kernel_size: 2 stride: 0", "kernel and stride must be at least 1", "pooling_param"),
+    mistake("kernel_size: 2 pad: 2", "pad 2 must be less than the kernel, 2", "pooling_param"),
+    mistake(
+        "kernel_size: 6",
+        "the kernel is 6 wide, but the bottom 2x3x6x5 has only 5 + 2 * 0 = 5",
+        "pooling_param",
+    ),
+    mistake("kernel_h: 2", "give both kernel_h and kernel_w", "pooling_param"),
+    mistake(
+        "kernel_size: 2 kernel_w: 2", "give kernel_size, or kernel_h and kernel_w, not both", "2"
+    ),
+    mistake("kernel_size: 2 pad_w: 1", "give both pad_h and pad_w", "pooling_param"),
+    mistake("global_pooling: true kernel_size: 2", "takes the whole image: no kernel_size", "2"),
+    mistake(
+        "global_pooling: true stride: 2",
+        "global_pooling goes with pad 0 and stride 1",
+        "pooling_param",
+    ),
+    mistake("pool: STOCHASTIC kernel_size: 2", "STOCHASTIC", "STOCHASTIC"),
+    mistake("pool: AVE kernel_size: 2", "only MAX pooling has a second top", '"mask"', rest=MASK),
+    mistake("kernel_size: 2 pad: 1", "the bottom 2x3x0x5 has an empty image", '"x0"', (2, 3, 0, 5)),
+    mistake("global_pooling: true", "the bottom 2x3x6x0 has an empty image", '"x0"', (2, 3, 6, 0)),
+]
+
+
+def test_the_first_of_equal_values_gets_the_gradient() -> None:
+    with Trial(case("pool: MAX kernel_size: 2", pooling(2), (1, 1, 2, 2))) as trial:
+        trial.bottom[0].data.fill(3)
+        trial.forward()
+        trial.top[0].diff.fill(1)
+        trial.backward()
+        assert trial.bottom[0].diff.tolist() == [[[[1, 0], [0, 0]]]]
+
+
+def test_a_window_that_sees_nothing_has_no_gradient() -> None:
+    with Trial(case("pool: MAX kernel_size: 1 stride: 2", pooling(1, 2), (1, 1, 1, 2))) as trial:
+        trial.forward()
+        trial.backward()
+        assert trial.top[0].shape == (1, 1, 1, 2)
+        assert trial.bottom[0].diff.tolist() == [[[[trial.top[0].diff[0, 0, 0, 0], 0]]]]
+
+
+@pytest.mark.parametrize("stride", [2, 3])
+def test_a_mean_of_nothing_is_what_caffe_divides(stride: int) -> None:
+    """A window right behind the image divides 0 by 0, one further out by a negative area."""
+    one = case(f"pool: AVE kernel_size: 1 stride: {stride}", pooling(1), (1, 1, 1, 2))
+    with Trial(one) as trial:
+        trial.forward()
+        last = trial.top[0].data[0, 0, 0, -1]
+        assert np.isnan(last) if stride == 2 else last == 0
+        trial.backward()
+        assert trial.bottom[0].diff[0, 0, 0, 0] == trial.top[0].diff[0, 0, 0, 0]
+        assert trial.bottom[0].diff[0, 0, 0, 1] == 0
