@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import difflib
 import importlib
+import os
 import pkgutil
 import sys
 from pathlib import Path
@@ -19,9 +20,16 @@ _FOLDER = [str(Path(__file__).parent)]
 #: Files of this folder that are no subcommand.
 _NOT_COMMANDS = {"main", "running"}
 
+#: What a shell reports of a process that Ctrl-C ended.
+INTERRUPTED = 128 + 2
+
 
 class Commands(click.Group):
     """The subcommands. The user's mistake is one message and status 1; ours is a traceback."""
+
+    def main(self, *args: Any, **options: Any) -> Any:
+        _open_closed_streams()
+        return super().main(*args, **options)
 
     def list_commands(self, ctx: click.Context) -> list[str]:
         names = (module.name for module in pkgutil.iter_modules(_FOLDER))
@@ -52,10 +60,26 @@ class Commands(click.Group):
             # Diagnostics are laid out already: click would put "Error: " before the first.
             click.echo(str(error), err=True)
             ctx.exit(1)
-        except BrokenPipeError:
-            # Whoever read the output has gone; there is nobody left to tell.
-            sys.stderr.close()
+        except MemoryError as error:
+            # Numpy says how much it asked for.
+            text = f"not enough memory: {error}" if str(error) else "not enough memory"
+            click.echo(str(NetdefError(text, hint="a smaller batch_size needs less")), err=True)
             ctx.exit(1)
+        except KeyboardInterrupt:
+            click.echo("Aborted!", err=True)
+            ctx.exit(INTERRUPTED)
+
+
+def _open_closed_streams() -> None:
+    """Put the null device where a standard stream is closed (``netdef ... 2>&-``).
+
+    Otherwise the next file opened, a snapshot perhaps, would get what is meant for that stream.
+    """
+    for name, mode in (("stdin", "r"), ("stdout", "w"), ("stderr", "w")):
+        if getattr(sys, name) is None:
+            # The lowest number that is free: that of the stream.
+            descriptor = os.open(os.devnull, os.O_RDWR)
+            setattr(sys, name, os.fdopen(descriptor, mode, encoding="utf-8", closefd=False))
 
 
 @click.group(cls=Commands, context_settings={"help_option_names": ["-h", "--help", "-help"]})

@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+import os
+import re
 import signal
 import sys
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
+from difflib import get_close_matches
 from types import FrameType
 from typing import TYPE_CHECKING, Any, TypeVar
 
@@ -22,6 +25,30 @@ EFFECTS = ("stop", "snapshot", "none")
 
 LOG_FORMATS = ("auto", "caffe", "json", "quiet")
 
+#: Flags of Caffe's logging library that say where the log goes: it goes to stderr in any case.
+LOG_FLAG = re.compile("--?(also|color)?logtostderr(=.*)?")
+
+#: What makes the cursor visible, which a progress line hides.
+SHOW_CURSOR = b"\x1b[?25h\r\n"
+
+
+class Command(click.Command):
+    """A command that takes the flags of Caffe's own command line, as gflags reads them."""
+
+    def parse_args(self, ctx: click.Context, args: list[str]) -> list[str]:
+        args = [arg for arg in args if not LOG_FLAG.fullmatch(arg)]
+        try:
+            return super().parse_args(ctx, list(args))
+        except click.NoSuchOption as error:
+            # Of "-modle" click has read "-m", and says that this does not exist.
+            given = next((a for a in args if a.startswith(error.option_name)), error.option_name)
+            if error.option_name.startswith("--") or len(given) <= 2:
+                raise
+            given = given.partition("=")[0]
+            known = [name for param in self.get_params(ctx) for name in param.opts]
+            close = get_close_matches(given, known, n=1)
+            raise click.NoSuchOption(given, possibilities=close, ctx=ctx) from None
+
 
 def caffe_option(name: str, **settings: Any) -> Callable[[F], F]:
     """An option in both spellings: ``--name`` and Caffe's ``-name``."""
@@ -33,12 +60,15 @@ def caffe_option(name: str, **settings: Any) -> Callable[[F], F]:
 def run_options(function: F) -> F:
     """What every command takes that runs a net."""
     options = (
-        caffe_option("threads", type=click.IntRange(1), help="Threads to compute with: all cores."),
+        caffe_option(
+            "threads",
+            type=click.IntRange(1),
+            envvar="NETDEF_NUM_THREADS",
+            help="Threads to compute with: all cores.",
+        ),
         caffe_option("level", type=int, default=0, help="Level of the net's state."),
         caffe_option("stage", default="", help="Stages of the net's state, comma-separated."),
         caffe_option("gpu", default="", hidden=True, help="Accepted, and ignored: CPU only."),
-        click.option("--logtostderr", "-logtostderr", is_flag=True, hidden=True),
-        click.option("--alsologtostderr", "-alsologtostderr", is_flag=True, hidden=True),
         click.option(
             "--log-format",
             type=click.Choice(LOG_FORMATS),
@@ -52,8 +82,33 @@ def run_options(function: F) -> F:
     return function
 
 
-def split_stages(stage: str) -> list[str]:
-    return [part.strip() for part in stage.split(",") if part.strip()]
+def split_list(text: str) -> list[str]:
+    """The parts of a comma-separated list."""
+    return [part.strip() for part in text.split(",") if part.strip()]
+
+
+def say(text: str, newline: bool = True) -> None:
+    """Print to standard output, escaping characters that it cannot show.
+
+    Raises OutputError where it cannot be written to, as on a full disk.
+    """
+    from netdef.errors import OutputError
+
+    try:
+        try:
+            click.echo(text, nl=newline)
+        except UnicodeEncodeError:
+            encoding = sys.stdout.encoding
+            click.echo(text.encode(encoding, "backslashreplace").decode(encoding), nl=newline)
+    except BrokenPipeError:
+        raise  # click ends the command: whoever read the output has gone
+    except OSError as error:
+        with suppress(OSError, ValueError):
+            # What is still buffered must not fail again when the interpreter ends.
+            null = os.open(os.devnull, os.O_WRONLY)
+            os.dup2(null, sys.stdout.fileno())
+            os.close(null)
+        raise OutputError(f"cannot write to standard output: {error.strerror}") from error
 
 
 @contextmanager
@@ -77,7 +132,7 @@ def running(threads: int | None, gpu: str, log_format: str) -> Iterator[Listener
 class Signals:
     """Turns SIGINT and SIGHUP into actions for the solver, as Caffe's flags say.
 
-    A second SIGINT, while the first is not yet done, ends the process at once.
+    A second SIGINT, while what the first asked for is not yet done, ends the process at once.
     """
 
     def __init__(self, sigint_effect: str, sighup_effect: str) -> None:
@@ -85,7 +140,6 @@ class Signals:
         if hasattr(signal, "SIGHUP"):
             self._effects[signal.SIGHUP] = sighup_effect
         self._pending: list[str] = []
-        self._interrupted = False
 
     @contextmanager
     def caught(self) -> Iterator[None]:
@@ -97,15 +151,17 @@ class Signals:
                 signal.signal(number, handler)
 
     def _take(self, number: int, frame: FrameType | None) -> None:
-        if number == signal.SIGINT:
-            if self._interrupted:
-                # Now means now: not after what a library may be doing.
-                signal.signal(number, signal.SIG_DFL)
-                signal.raise_signal(number)
-            self._interrupted = True
         effect = self._effects[signal.Signals(number)]
-        if effect != "none":
-            self._pending.append(effect)
+        if effect == "none":
+            return
+        self._pending.append(effect)
+        if number == signal.SIGINT:
+            # A handler of ours would wait for the kernel that runs; the default one ends it. The
+            # progress line cannot tidy up then, so the terminal gets its cursor back now.
+            signal.signal(number, signal.SIG_DFL)
+            with suppress(OSError):
+                if os.isatty(2):
+                    os.write(2, SHOW_CURSOR)
 
     def action(self) -> Action:
         """What the signals since the last call ask for."""
@@ -116,6 +172,6 @@ class Signals:
         effect = self._pending.pop(0)
         if effect == "snapshot":
             # It will have been done: the next Ctrl-C is a first one again.
-            self._interrupted = False
+            signal.signal(signal.SIGINT, self._take)
             return Action.SNAPSHOT
         return Action.STOP

@@ -4,12 +4,12 @@ from __future__ import annotations
 
 import click
 
-from .running import caffe_option, split_stages
+from .running import Command, caffe_option, say, split_list
 
 STAGES = ("parsed", "upgraded", "kept", "split", "plan")
 
 
-@click.command()
+@click.command(cls=Command)
 @click.argument("file", type=click.Path())
 @click.option(
     "--stage",
@@ -27,7 +27,7 @@ STAGES = ("parsed", "upgraded", "kept", "split", "plan")
     show_default=True,
 )
 @caffe_option("level", type=int, default=0, help="Level of the net's state.")
-@click.option("--stages", "-stage", default="", help="Stages of the net's state, comma-separated.")
+@click.option("--stages", default="", help="Stages of the net's state, comma-separated.")
 def show(file: str, what: str, phase: str, level: int, stages: str) -> None:
     """Print the net in FILE as it was parsed, upgraded, kept for a phase, split, or planned.
 
@@ -47,25 +47,27 @@ def show(file: str, what: str, phase: str, level: int, stages: str) -> None:
     document = prototxt.read(file, pb.NetParameter)
     net, positions = document.message, document.positions
     if what == "parsed":
-        click.echo(prototxt.to_text(net), nl=False)
+        say(prototxt.to_text(net), newline=False)
         return
     doubts: list[Diagnostic] = []
     net = upgrade_net(net, positions, doubts)
     for doubt in doubts:
         click.echo(str(doubt), err=True)
     if what == "upgraded":
-        click.echo(prototxt.to_text(net), nl=False)
+        say(prototxt.to_text(net), newline=False)
         return
-    state = pb.NetState(level=level)
-    state.MergeFrom(net.state)
+    state = pb.NetState()
+    state.CopyFrom(net.state)
     state.phase = pb.TRAIN if phase.upper() == "TRAIN" else pb.TEST
-    state.stage.extend(split_stages(stages))
+    if level:
+        state.level = level
+    state.stage.extend(split_list(stages))
     net = graph.keep(net, state, positions)
     if what == "kept":
-        click.echo(prototxt.to_text(net), nl=False)
+        say(prototxt.to_text(net), newline=False)
         return
     net = graph.split(net, positions)
     if what == "split":
-        click.echo(prototxt.to_text(net), nl=False)
+        say(prototxt.to_text(net), newline=False)
         return
-    click.echo(describe(plan(net, positions)))
+    say(describe(plan(net, positions)))

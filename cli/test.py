@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from .running import caffe_option, run_options, running, split_stages
+from .running import Command, caffe_option, run_options, running, split_list
 
 if TYPE_CHECKING:
     from netdef.events import Listener
@@ -14,7 +14,7 @@ if TYPE_CHECKING:
     from netdef.prototxt import Document
 
 
-@click.command(no_args_is_help=True)
+@click.command(cls=Command, no_args_is_help=True)
 @click.argument("solver_file", metavar="[SOLVER]", required=False, type=click.Path())
 @caffe_option("model", type=click.Path(), help="The net, a prototxt.")
 @caffe_option("weights", default="", help="The .caffemodel, or several, comma-separated.")
@@ -45,6 +45,8 @@ def test(
         raise click.UsageError("which weights? netdef test SOLVER --snapshot F.solverstate")
     if not solver_file and not (model and weights):
         raise click.UsageError("give --model and --weights, or SOLVER and --snapshot")
+    if weights and not split_list(weights):
+        raise click.UsageError(f'--weights names no file: "{weights}"')
     if snapshot and not solver_file:
         raise click.UsageError("--snapshot goes with SOLVER; with --model give --weights")
     with running(options["threads"], options["gpu"], options["log_format"]) as listener:
@@ -56,13 +58,13 @@ def test(
             document, files = _of_solver(solver_file, snapshot, listener)
         else:
             document = prototxt.read(str(model), pb.NetParameter)
-            files = [part.strip() for part in weights.split(",") if part.strip()]
+            files = split_list(weights)
         evaluate(
             document,
             files,
             iterations=iterations,
             level=options["level"],
-            stages=split_stages(options["stage"]),
+            stages=split_list(options["stage"]),
             skip_mismatch=skip_mismatch,
             emit=listener,
         )

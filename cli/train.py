@@ -6,10 +6,10 @@ from typing import Any
 
 import click
 
-from .running import EFFECTS, Signals, caffe_option, run_options, running, split_stages
+from .running import EFFECTS, Command, Signals, caffe_option, run_options, running, split_list
 
 
-@click.command(no_args_is_help=True)
+@click.command(cls=Command, no_args_is_help=True)
 @click.argument("solver_file", metavar="SOLVER", required=False, type=click.Path())
 @caffe_option("solver", type=click.Path(), help="The solver, in Caffe's spelling.")
 @caffe_option("snapshot", type=click.Path(), help="Resume from this .solverstate.")
@@ -52,21 +52,23 @@ def train(
         raise click.UsageError("which solver? netdef train SOLVER")
     if snapshot and weights:
         raise click.UsageError("give --snapshot to resume or --weights to fine-tune, not both")
+    if weights and not split_list(weights):
+        raise click.UsageError(f'--weights names no file: "{weights}"')
     signals = Signals(sigint_effect, sighup_effect)
-    # Signals are caught from the start: a Ctrl-C while the nets are built stops before iteration 1.
     with running(options["threads"], options["gpu"], options["log_format"]) as listener:
         from netdef.solver import Solver
 
         trainer = Solver(
             path,
             weights=[weights] if weights else [],
-            stages=split_stages(options["stage"]),
+            stages=split_list(options["stage"]),
             level=options["level"],
             listeners=[listener],
             action=signals.action,
             resuming=snapshot is not None,
         )
         try:
+            # Only from here on is there something to save: before, a Ctrl-C just ends the command.
             with signals.caught():
                 trainer.solve(snapshot)
         finally:

@@ -29,8 +29,8 @@ def evaluate(
 
     ``iterations``: how many batches; without it every record of the data layer is taken once, the
     last batch being smaller where the batch size does not divide their number.
-    Raises NetdefError: the net, its data or the weights are wrong, or a net without a data layer is
-    given no ``iterations``.
+    Raises NetdefError: the net, its data or the weights are wrong; or, without ``iterations``, the
+    net has no data layer, or cannot take a smaller batch at the end.
     """
     state = pb.NetState(phase=pb.TEST)
     state.MergeFrom(document.message.state)
@@ -43,16 +43,18 @@ def evaluate(
         for path in weights:
             net.copy_from(path, skip_mismatch)
         batches, rest, records = _amount(net, iterations)
+        # Made before the run, which may take hours: a net that cannot take fewer records says so.
+        last = _smaller(net, document, state, rest) if rest else None
         emit(EvaluationStarted(batches + (rest > 0), records))
         totals = _Totals(net, batches + (rest > 0), emit)
         for _ in range(batches):
             totals.add(net, 1.0)
-        if rest:
-            small = _smaller(net, document, state, rest)
+        if last is not None:
+            last.program.sources[0].seek(net.program.sources[0].records)
             try:
-                totals.add(small, rest / _batch_size(net))
+                totals.add(last, rest / _batch_size(net))
             finally:
-                small.close()
+                last.close()
         outputs = totals.means()
         emit(EvaluationFinished(outputs, totals.loss / totals.weight))
         return outputs
@@ -80,12 +82,6 @@ class _Totals:
             self.sums = [np.zeros_like(v) for v in values]
         outputs = []
         for name, total, value in zip(self.names, self.sums, values, strict=True):
-            if total.shape != value.shape:
-                raise NetError(
-                    f'output "{name}" has {value.size} values in the last, smaller batch and '
-                    f"{total.size} in the others: there is no mean over them",
-                    hint="give --iterations",
-                )
             total += weight * value
             outputs.append(Output(name, value.tolist(), self.loss_weights[name]))
         self.weight += weight
@@ -124,14 +120,28 @@ def _batch_size(net: Net) -> int:
 
 
 def _smaller(net: Net, document: Document[pb.NetParameter], state: pb.NetState, rest: int) -> Net:
-    """The same net with a batch of ``rest``, continuing the records of ``net``."""
+    """The same net with a batch of ``rest``: the records that are left over at the end."""
     message = pb.NetParameter()
     message.CopyFrom(net.plan.net)
     source: Any = net.program.sources[0]
     for layer in message.layer:
         if layer.name == source.name:
             getattr(layer, source.config_field).batch_size = rest
-    # The net is kept and split already; only its state is not to be applied again.
-    small = Net.from_message(message, state, document.positions, share=net)
-    small.program.sources[0].seek(source.records)
+    try:
+        small = Net.from_message(message, state, document.positions, share=net)
+        for name in net.outputs:
+            ours, theirs = small.program.blobs[name].count, net.program.blobs[name].count
+            if ours != theirs:
+                raise NetError(
+                    f'output "{name}" has {theirs} values in each batch and {ours} in the last: '
+                    "there is no mean over them"
+                )
+    except NetError as error:
+        first = error.diagnostics[0]
+        raise NetError(
+            f"{int(source.size)} records are no whole number of batches of {source.config.batch_size}"
+            f", and the net cannot take the last {rest} alone: {first.message}",
+            location=first.location,
+            hint="give --iterations, or a batch_size that divides the number of records",
+        ) from error
     return small

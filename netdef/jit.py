@@ -14,15 +14,18 @@ one fixed order, and results do not depend on how a loop was vectorised or share
 
 from __future__ import annotations
 
+import atexit
 import hashlib
 import os
 import platform
 import shutil
+import stat
 import sys
 import tempfile
 import threading
 import time
 from collections.abc import Callable
+from contextlib import suppress
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -68,14 +71,34 @@ def _cache_dir() -> str:
                 return str(folder)
         except OSError:
             continue
-    return str(Path(tempfile.gettempdir()) / f"netdef-{os.getuid()}-{digest.hexdigest()[:16]}")
+    return _temporary_cache_dir(digest.hexdigest()[:16])
+
+
+def _temporary_cache_dir(name: str) -> str:
+    """A folder for those who have no writable home.
+
+    Everyone may make folders there, and a cache is code that will be run: so it must be ours and
+    closed to others, or else it is a new one, for this process alone.
+    """
+    folder = Path(tempfile.gettempdir()) / f"netdef-{os.getuid()}-{name}"
+    with suppress(OSError):
+        folder.mkdir(mode=0o700, exist_ok=True)
+        found = folder.lstat()
+        mine = stat.S_ISDIR(found.st_mode) and found.st_uid == os.getuid()
+        if mine and not found.st_mode & 0o022:
+            return str(folder)
+    own = tempfile.mkdtemp(prefix="netdef-")
+    atexit.register(shutil.rmtree, own, ignore_errors=True)
+    return own
 
 
 def _remove_stale(parent: Path) -> None:
     oldest = time.time() - STALE_CACHE_SECONDS
-    for folder in parent.iterdir():
-        if folder.stat().st_mtime < oldest:
-            shutil.rmtree(folder, ignore_errors=True)
+    # Another process may be doing the same.
+    with suppress(OSError):
+        for folder in parent.iterdir():
+            if folder.stat().st_mtime < oldest:
+                shutil.rmtree(folder, ignore_errors=True)
 
 
 CACHE_DIR = _cache_dir()
@@ -134,7 +157,7 @@ def _choose_threading_layer() -> None:
     # seven times as long. It is read when the library loads, at the first launch.
     os.environ.setdefault("GOMP_SPINCOUNT", "1000")
     wanted = os.environ.get("NETDEF_NUM_THREADS", "")
-    if wanted.isdigit() and int(wanted) > 0:
+    if wanted.isdecimal() and int(wanted) > 0:
         set_num_threads(int(wanted))
 
 

@@ -338,6 +338,8 @@ class Solver:
                 on_start()
             display = bool(p.display) and self.iter % p.display == 0
             program.debug = (display and p.debug_info) or bool(self.net.plan.net.debug_info)
+            # A script may have given the inputs other shapes since the last iteration.
+            self.net.reshape()
             loss = 0.0
             for _ in range(p.iter_size):
                 loss += program.forward()
@@ -454,6 +456,7 @@ class Solver:
         self._tell(TestStarted(self.iter, index, batches))
         total: list[Array] = []
         loss = 0.0
+        net.reshape()
         for batch in range(batches):
             while (action := self._action()) is not Action.NONE:
                 if action is Action.SNAPSHOT:

@@ -281,6 +281,27 @@ def test_a_script_that_steps_needs_no_max_iter(make: Made) -> None:
         solver.solve()
 
 
+def test_inputs_that_a_script_gives_another_shape(make: Made) -> None:
+    solver = make("test_iter: 1\ntest_interval: 10")
+    reshaped = [solver.net, *solver.test_nets]
+    for net in reshaped:
+        net.blobs["x"].reshape(2, 3)
+        net.blobs["y"].reshape(2, 2)
+    feed(solver, X[:2], Y[:2])
+    solver.step(1)
+    told = make.of(events.TestFinished, events.IterationDone)
+
+    make.told.clear()
+    Path("net.prototxt").write_text(FIT.replace("dim: 4", "dim: 2"))
+    fresh = make("test_iter: 1\ntest_interval: 10")
+    feed(fresh, X[:2], Y[:2])
+    fresh.step(1)
+    assert np.array_equal(weight(solver), weight(fresh))
+    test, iteration = make.of(events.TestFinished, events.IterationDone)
+    assert (told[0].outputs, told[1].loss) == (test.outputs, iteration.loss)
+    assert told[1].loss > 0
+
+
 def test_apply_update_alone(make: Made) -> None:
     solver = make("base_lr: 0.5")
     before = weight(solver).copy()

@@ -58,7 +58,7 @@ def summary(end: SolveFinished, loss: float | None, tests: Mapping[int, TestFini
     """
     told = [] if loss is None else [f"loss {number(loss)}"]
     for index, test in sorted(tests.items()):
-        if test.iteration == end.iteration:
+        if test.iteration == end.iteration and test.outputs:
             told.append(f"test{f' #{index}' if len(tests) > 1 else ''} {scores(test)}")
     head = "stopped" if end.early else "done"
     return f"{head} after {end.iteration} iterations" + (f": {'; '.join(told)}" if told else "")
