@@ -42,7 +42,9 @@ __all__ = [
     "__version__",
     "get_solver",
     "layer_type_list",
+    "set_device",
     "set_mode_cpu",
+    "set_mode_gpu",
     "set_num_threads",
     "set_random_seed",
 ]
@@ -58,6 +60,17 @@ if TYPE_CHECKING:
 
 def set_mode_cpu() -> None:
     """Compute on the CPU: what netdef does anyway. For pycaffe scripts."""
+
+
+def set_mode_gpu() -> None:
+    """Warns that netdef computes on the CPU. For pycaffe scripts."""
+    import warnings
+
+    warnings.warn("netdef computes on the CPU; set_mode_gpu changes nothing", stacklevel=2)
+
+
+def set_device(device: int) -> None:
+    """Does nothing: there is one CPU to choose. For pycaffe scripts."""
 
 
 def __getattr__(name: str) -> Any:

@@ -23,10 +23,8 @@ class Blob:
     For a layer, ``diff is None`` says that nobody needs this gradient.
     """
 
-    __slots__ = ("data", "diff", "flat", "flat_diff", "name")
+    __slots__ = ("_data", "_diff", "flat", "flat_diff", "name")
 
-    data: Array
-    diff: Any
     flat: Array
     flat_diff: Any
 
@@ -36,10 +34,20 @@ class Blob:
 
     def bind(self, data: Array, diff: Array | None) -> None:
         """Stand for these arrays from now on."""
-        self.data = data
-        self.diff = diff
+        self._data = data
+        self._diff = diff
         self.flat = data.reshape(-1)
         self.flat_diff = None if diff is None else diff.reshape(-1)
+
+    @property
+    def data(self) -> Array:
+        """The values; write into them with ``blob.data[...] = x``."""
+        return self._data
+
+    @property
+    def diff(self) -> Any:
+        """The gradient, an array like ``data``, or None."""
+        return self._diff
 
     @property
     def shape(self) -> Shape:

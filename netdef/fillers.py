@@ -29,7 +29,22 @@ def fill(filler: pb.FillerParameter, out: Array, key: np.uint64, iteration: int 
         )
     if filler.sparse != -1 and filler.type != "gaussian":
         raise NetError(f'sparse is only for gaussian fillers, not "{filler.type}"', code="E120")
-    FILLERS[filler.type](filler, out, key, iteration)
+    _check(filler)
+    if out.size:
+        # A scalar is one unit with one input.
+        FILLERS[filler.type](filler, out if out.ndim else out.reshape(1), key, iteration)
+
+
+def _check(filler: pb.FillerParameter) -> None:
+    """Raise for what Caffe's random numbers refuse."""
+    if filler.sparse < -1:
+        raise NetError(f"sparse cannot be {filler.sparse}", code="E120", hint="-1 means dense")
+    if filler.type == "uniform" and not filler.min <= filler.max:
+        raise NetError(
+            f"a uniform filler needs min <= max, not {filler.min:g} and {filler.max:g}", code="E120"
+        )
+    if filler.type == "gaussian" and not filler.std >= 0:
+        raise NetError(f"a gaussian filler needs std >= 0, not {filler.std:g}", code="E120")
 
 
 def constant(filler: pb.FillerParameter, out: Array, key: np.uint64, iteration: int) -> None:

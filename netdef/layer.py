@@ -35,6 +35,9 @@ from netdef.errors import Location, NetdefError, NetError, did_you_mean
 from netdef.events import Event
 from netdef.proto import netdef_pb2 as pb
 
+#: Values a blob can have: Caffe counts them in an int.
+MOST_VALUES = 2**31 - 1
+
 #: How many blobs a layer takes or gives: exactly n, or (least, most) where ``None`` is no limit.
 Arity = int | tuple[int, int | None]
 

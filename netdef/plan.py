@@ -14,9 +14,11 @@ from dataclasses import dataclass, replace
 from netdef import graph
 from netdef.blob import Shape, shape_text
 from netdef.errors import Location, NetError
-from netdef.layer import Arity, Layer, Param, create
+from netdef.layer import MOST_VALUES, Arity, Layer, Param, create
 from netdef.proto import netdef_pb2 as pb
 from netdef.prototxt import Positions
+
+TOO_MANY = "more than 2^31 - 1 values"
 
 
 @dataclass(frozen=True)
@@ -231,10 +233,8 @@ def _shapes_of(
             code=first.code, diagnostics=[replace(first, message=f"{first.message} ({given})")]
         ) from error
     for name, shape in zip(layer.message.top, tops, strict=True):
-        if math.prod(shape) > 2**31 - 1:
-            raise layer.error(
-                f'top "{name}" would be {shape_text(shape)}: more than 2^31 - 1 values'
-            )
+        if math.prod(shape) > MOST_VALUES:
+            raise layer.error(f'top "{name}" would be {shape_text(shape)}: {TOO_MANY}')
     return tops
 
 
@@ -305,6 +305,10 @@ def _share(drafts: list[_Draft]) -> tuple[list[ParamPlan], list[tuple[int, ...]]
             )
         first = len(params)
         for i, param in enumerate(wanted):
+            if math.prod(param.shape) > MOST_VALUES:
+                raise layer.error(
+                    f"its {param.name} would be {shape_text(param.shape)}: {TOO_MANY}"
+                )
             spec = specs[i] if i < len(specs) else pb.ParamSpec()
             number = len(params)
             owner = owners.setdefault(spec.name, number) if spec.name else number

@@ -12,7 +12,7 @@ REPOSITORY = Path(__file__).parent.parent
 
 @pytest.fixture(scope="session")
 def shared() -> Path:
-    """The folder of large reference data: ``NETDEF_SHARED``, else ``../shared`` beside the repository."""
+    """The folder of large reference data: ``NETDEF_SHARED``, else ``../shared``."""
     folder = Path(os.environ.get("NETDEF_SHARED", REPOSITORY.parent / "shared"))
     if not folder.is_dir():
         pytest.skip(f"no reference data at {folder}; set NETDEF_SHARED")

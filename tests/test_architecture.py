@@ -51,6 +51,7 @@ ROOMS = {
     # What users hold.
     "net": "program plan graph layer upgrade prototxt weights snapshot jit rng"
     " blob errors events proto",
+    "testing": "net layer prototxt jit blob errors proto",
     "evaluate": "net prototxt blob errors events proto",
     "solvers": "jit kernels prototxt blob errors proto",
     "solver": "net solvers schedule upgrade prototxt weights snapshot kernels jit rng"

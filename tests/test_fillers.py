@@ -205,20 +205,28 @@ def test_a_filler_that_cannot_fill_says_so(
     [
         ('type: "xavier"', (0, 3)),
         ('type: "msra" variance_norm: FAN_OUT', (3, 0)),
-        ('type: "xavier"', ()),
         ('type: "gaussian" sparse: 2', (0, 3)),
-        ('type: "gaussian" sparse: 2', ()),
-        ('type: "positive_unitball"', ()),
         ('type: "positive_unitball"', (0, 3)),
         ('type: "uniform" min: 2 max: 1', (3,)),
         ('type: "gaussian" std: -1', (3,)),
         ('type: "gaussian" sparse: -2', (3,)),
     ],
 )
-@pytest.mark.xfail(strict=True, reason="fillers do not check extents and bounds yet")
 def test_an_odd_filler_or_shape_is_an_error_or_filled(text: str, shape: Shape) -> None:
     try:
         filled(text, shape)
     except NetError:
         return
     assert math.prod(shape) == 0
+
+
+@pytest.mark.parametrize(
+    ("text", "low", "high"),
+    [
+        ('type: "xavier"', -(3.0**0.5), 3.0**0.5),
+        ('type: "positive_unitball"', 1.0, 1.0),
+        ('type: "gaussian" std: 0 mean: 2 sparse: 1', 2.0, 2.0),
+    ],
+)
+def test_a_scalar_is_one_unit_with_one_input(text: str, low: float, high: float) -> None:
+    assert low <= filled(text, ()) <= high

@@ -10,7 +10,7 @@ import numpy as np
 from netdef.blob import Array, Blob, Shape, shape_text
 from netdef.kernels import convolution as kernels
 from netdef.kernels.sums import add_channel_sums
-from netdef.layer import Layer, Param, register
+from netdef.layer import MOST_VALUES, Layer, Param, register
 from netdef.layers.common import axis_of
 
 
@@ -79,6 +79,13 @@ class Convolution(Layer):
                     "kernel_size",
                 )
             output.append((room - extent) // stride[i] + 1)
+        padded = [size + 2 * p for size, p in zip(image, pad, strict=True)]
+        if channels * math.prod(padded) > MOST_VALUES:
+            raise self.error(
+                f"a padded image would be {shape_text((channels, *padded))}: too large",
+                "convolution_param",
+                "pad",
+            )
         return [(*x[:axis], c.num_output, *output)] * len(bottoms)
 
     def params(self, *bottoms: Shape) -> Iterator[Param]:

@@ -10,10 +10,10 @@ from pathlib import Path
 
 import pytest
 from click.testing import CliRunner
-from netdef_cli import data as command
 
 from netdef.data import digits, mnist
 from netdef.errors import DataError, OutputError
+from netdef_cli import data as command
 
 
 def run(*arguments: object, raises: type[Exception] | None = None) -> str:

@@ -84,7 +84,6 @@ MISTAKES = [
 ]
 
 
-@pytest.mark.xfail(strict=True, reason="the plan limits the size of tops, but not of parameters")
 def test_more_weights_than_caffe_can_count_are_refused() -> None:
     """Only planned, never allocated: these would be 80 GB."""
     text = """
