@@ -63,7 +63,7 @@ class Commands(click.Group):
         except MemoryError as error:
             # Numpy says how much it asked for.
             text = f"not enough memory: {error}" if str(error) else "not enough memory"
-            click.echo(str(NetdefError(text, hint="a smaller batch_size needs less")), err=True)
+            click.echo(str(NetdefError(text)), err=True)
             ctx.exit(1)
         except KeyboardInterrupt:
             click.echo("Aborted!", err=True)

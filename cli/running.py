@@ -64,6 +64,7 @@ def run_options(function: F) -> F:
             "threads",
             type=click.IntRange(1),
             envvar="NETDEF_NUM_THREADS",
+            show_envvar=True,
             help="Threads to compute with: all cores.",
         ),
         caffe_option("level", type=int, default=0, help="Level of the net's state."),

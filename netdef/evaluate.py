@@ -139,8 +139,8 @@ def _smaller(net: Net, document: Document[pb.NetParameter], state: pb.NetState, 
     except NetError as error:
         first = error.diagnostics[0]
         raise NetError(
-            f"{int(source.size)} records are no whole number of batches of "
-            f"{source.config.batch_size}, and the net cannot take the last {rest} alone: {first.message}",
+            f"{source.size} records are no whole number of batches of {_batch_size(net)}, and the "
+            f"net cannot take the last {rest} alone: {first.message}",
             location=first.location,
             hint="give --iterations, or a batch_size that divides the number of records",
         ) from error

@@ -1,4 +1,4 @@
-"""A tiny set, a tiny net, and ways to run commands on them: in this process, or in one of their own."""
+"""A tiny net on a tiny set, and ways to run commands on them."""
 
 from __future__ import annotations
 
@@ -8,17 +8,15 @@ import subprocess
 import sys
 import threading
 import time
-from collections.abc import Callable
+from collections.abc import Iterator, Mapping
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeAlias
 
 import pytest
 from click.testing import CliRunner, Result
-from netdef_cli.main import main
 
 from netdef.data import digits
-
-TRAIN_RECORDS, TEST_RECORDS = 230, 70
+from netdef_cli.main import main
 
 NET = """\
 name: "tiny"
@@ -37,8 +35,6 @@ layer { name: "accuracy" type: "Accuracy" bottom: "ip2" bottom: "label" top: "ac
   include { phase: TEST } }
 layer { name: "loss" type: "SoftmaxWithLoss" bottom: "ip2" bottom: "label" top: "loss" }
 """
-PARAMETERS = 784 * 16 + 16 + 16 * 10 + 10
-
 SOLVER = {
     "net": '"net.prototxt"',
     "test_iter": "3",
@@ -57,95 +53,122 @@ SOLVER = {
 #: No test waits longer than this for a command, however busy the machine.
 PATIENCE = 120
 
-
-def solver_text(**changes: object) -> str:
-    """The usual solver with some fields changed, added, or, by None, left out."""
-    fields = {**SOLVER, **changes}
-    return "".join(f"{name}: {value}\n" for name, value in fields.items() if value is not None)
+Env: TypeAlias = Mapping[str, str | None]
+Done: TypeAlias = subprocess.CompletedProcess[str]
 
 
 @pytest.fixture(scope="session")
 def digit_set(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The folder of digits_train_lmdb (230 records) and digits_test_lmdb (70)."""
     folder = tmp_path_factory.mktemp("digits")
-    digits.write(folder, train=TRAIN_RECORDS, test=TEST_RECORDS)
+    digits.write(folder, train=230, test=70)
     return folder
 
 
 @pytest.fixture
 def net(digit_set: Path) -> str:
-    """The text of the tiny net."""
+    """The text of the tiny net, which has 12,730 parameters."""
     return NET.replace("SET", str(digit_set))
 
 
 @pytest.fixture
-def folder(net: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    """The current folder, with ``net.prototxt`` and ``solver.prototxt``."""
+def cli(net: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Cli]:
+    """Commands, run in a folder of their own with ``net.prototxt`` and ``solver.prototxt``."""
     monkeypatch.chdir(tmp_path)
-    Path("net.prototxt").write_text(net, encoding="utf-8")
-    Path("solver.prototxt").write_text(solver_text(), encoding="utf-8")
-    return tmp_path
+    cli = Cli()
+    cli.write("net.prototxt", net)
+    cli.solver()
+    yield cli
+    cli.close()
 
 
-def invoke(*arguments: object, log: str = "quiet", **options: Any) -> Result:
-    """Run a command in this process."""
-    words = [str(argument) for argument in arguments]
-    if words[:1] in (["train"], ["test"]):
-        words += ["--log-format", log]
-    return CliRunner().invoke(main, words, **options)
+class Cli:
+    """Runs commands: in this process, or in one of their own."""
+
+    def __init__(self) -> None:
+        self._started: list[Running] = []
+
+    def write(self, path: str, text: str) -> str:
+        Path(path).write_text(text, encoding="utf-8")
+        return path
+
+    def solver(self, path: str = "solver.prototxt", **changes: object) -> str:
+        """Write the usual solver with some fields changed, added or, by None, left out."""
+        fields = {**SOLVER, **changes}
+        lines = (f"{name}: {value}\n" for name, value in fields.items() if value is not None)
+        return self.write(path, "".join(lines))
+
+    def invoke(self, *arguments: object, log: str = "quiet", **options: Any) -> Result:
+        """Run a command in this process."""
+        words = [str(argument) for argument in arguments]
+        if words[:1] in (["train"], ["test"]):
+            words += ["--log-format", log]
+        return CliRunner().invoke(main, words, **options)
+
+    def succeed(self, *arguments: object, **options: Any) -> str:
+        """Run a command that works; returns what it prints."""
+        result = self.invoke(*arguments, **options)
+        assert result.exit_code == 0, result.output
+        return result.output
+
+    def mistake(self, *arguments: object, status: int = 1, errors: int = 1) -> str:
+        """Run a command that is told something wrong; returns what it says about it."""
+        result = self.invoke(*arguments)
+        assert isinstance(result.exception, SystemExit), result.exception
+        assert result.exit_code == status, result.output
+        if status == 1:
+            assert result.output.count("error[E") == errors, result.output
+        return result.output
+
+    def run(self, *arguments: object, env: Env | None = None, **options: Any) -> Done:
+        """Run a command in a process of its own."""
+        options = {"stdout": subprocess.PIPE, "stderr": subprocess.PIPE, **options}
+        done: Done = subprocess.run(
+            self.words(*arguments),
+            text=True,
+            encoding="utf-8",
+            env=environment(env),
+            timeout=PATIENCE,
+            check=False,
+            **options,
+        )
+        for stream in (done.stdout, done.stderr):
+            assert "Traceback" not in (stream or ""), stream
+        return done
+
+    def start(self, *arguments: object, env: Env | None = None) -> Running:
+        """Start a command in a process of its own."""
+        self._started.append(Running(self.words(*arguments), environment(env)))
+        return self._started[-1]
+
+    def words(self, *arguments: object) -> list[str]:
+        return [sys.executable, "-m", "netdef_cli.main", *map(str, arguments)]
+
+    def close(self) -> None:
+        for running in self._started:
+            running.process.kill()
+            running.end()
 
 
-def succeed(*arguments: object, log: str = "quiet") -> str:
-    """Run a command that works; returns what it prints."""
-    result = invoke(*arguments, log=log)
-    assert result.exit_code == 0, result.output
-    return result.output
-
-
-def mistake(*arguments: object, status: int = 1) -> str:
-    """Run a command that is told one thing wrong; returns what it says about it."""
-    result = invoke(*arguments)
-    assert result.exit_code == status, result.output
-    assert isinstance(result.exception, SystemExit), result.exception
-    if status == 1:
-        assert result.output.count("error[E") == 1, result.output
-    return result.output
-
-
-def environment(**changes: str | None) -> dict[str, str]:
-    """The environment of a command. Threads that wait give way: the machine may be busy."""
-    changed = {**os.environ, "OMP_WAIT_POLICY": "passive", **changes}
+def environment(changes: Env | None) -> dict[str, str]:
+    # Threads that wait give way: the machine may be busy.
+    changed = {**os.environ, "OMP_WAIT_POLICY": "passive", **(changes or {})}
     return {name: value for name, value in changed.items() if value is not None}
-
-
-def command(*arguments: object) -> list[str]:
-    """What runs ``netdef`` in a process of its own."""
-    return [sys.executable, "-m", "netdef_cli.main", *map(str, arguments)]
-
-
-def run(*arguments: object, **options: Any) -> subprocess.CompletedProcess[str]:
-    """Run a command in a process of its own."""
-    options = {"capture_output": True, "env": environment(), **options}
-    done = subprocess.run(
-        command(*arguments), text=True, encoding="utf-8", timeout=PATIENCE, check=False, **options
-    )
-    for stream in (done.stdout, done.stderr):
-        assert "Traceback" not in (stream or ""), stream
-    return done
 
 
 class Running:
     """A command that runs in a process of its own; its log is read as it comes."""
 
-    def __init__(self, *arguments: object, **env: str | None) -> None:
+    def __init__(self, words: list[str], env: dict[str, str]) -> None:
         self.process = subprocess.Popen(
-            command(*arguments),
+            words,
             stdout=subprocess.DEVNULL,
             stderr=subprocess.PIPE,
             text=True,
             encoding="utf-8",
-            env=environment(**env),
+            env=env,
         )
-        self.lines: list[str] = []
+        self._lines: list[str] = []
         self._changed = threading.Condition()
         self._reader = threading.Thread(target=self._read)
         self._reader.start()
@@ -154,18 +177,19 @@ class Running:
         assert self.process.stderr is not None
         for line in self.process.stderr:
             with self._changed:
-                self.lines.append(line)
+                self._lines.append(line)
                 self._changed.notify()
+        self.process.stderr.close()
 
     @property
     def log(self) -> str:
-        return "".join(self.lines)
+        return "".join(self._lines)
 
     def wait_for(self, pattern: str, times: int = 1) -> None:
         """Wait until so many lines hold ``pattern``."""
 
         def found() -> bool:
-            return sum(re.search(pattern, line) is not None for line in self.lines) >= times
+            return sum(re.search(pattern, line) is not None for line in self._lines) >= times
 
         with self._changed:
             assert self._changed.wait_for(found, PATIENCE), self.log
@@ -181,31 +205,7 @@ class Running:
 
     def end(self) -> int:
         """Wait for the end; returns the status, negative where a signal was the end."""
-        try:
-            self.process.wait(PATIENCE)
-        finally:
-            self.process.kill()
-            self._reader.join()
-            assert self.process.stderr is not None
-            self.process.stderr.close()
+        status = self.process.wait(PATIENCE)
+        self._reader.join()
         assert "Traceback" not in self.log, self.log
-        return self.process.returncode
-
-
-@pytest.fixture
-def running() -> Any:
-    """Starts commands that are ended with the test, should it fail."""
-    started: list[Running] = []
-
-    def start(*arguments: object, **env: str | None) -> Running:
-        started.append(Running(*arguments, **env))
-        return started[-1]
-
-    yield start
-    for one in started:
-        if one.process.poll() is None:
-            one.process.kill()
-            one.end()
-
-
-Start = Callable[..., Running]
+        return status
