@@ -31,7 +31,7 @@ from netdef.blob import Array
 from netdef.jit import inline, kernel, prange, workspace
 from netdef.kernels.gemm import pack, store_tile
 from netdef.kernels.microkernel import DEPTH, ROWS, columns, columns_of
-from netdef.kernels.quads import QUAD, add_run, copy_quad
+from netdef.kernels.quads import OCTET, QUAD, add_run, copy_octet, copy_quad
 
 #: Scratch for padded images and packed gradients, in elements: a batch is taken in chunks that fit.
 SCRATCH = 1 << 22
@@ -126,8 +126,7 @@ def geometry(
             size,
             plane,
             image[-1],
-            # Whole channels, enough of them to fill several tiles.
-            min(per_group, max(1, 8 * ROWS // size)),
+            _block(per_group, size),
         ),
         image_size=channels * math.prod(image),
         padded_size=channels * plane,
@@ -143,6 +142,17 @@ def geometry(
         },
         scattered=_runs(places, SCATTER),
     )
+
+
+def _block(channels: int, window: int) -> int:
+    """How many channels one job of the data gradient takes: those that waste the fewest rows."""
+
+    def panels(block: int) -> int:
+        whole, rest = divmod(channels, block)
+        return whole * -(-block * window // ROWS) + -(-rest * window // ROWS)
+
+    most = min(channels, max(1, 16 * ROWS // window))
+    return min(range(1, most + 1), key=lambda block: (panels(block), -block))
 
 
 def _runs(offsets: Array, wide: int) -> Runs:
@@ -371,15 +381,22 @@ def _gather(
     size = image.itemsize
     for r in range(start, end):
         lane, offset, count = runs[r, 0], runs[r, 1], runs[r, 2]
-        whole = count - count % QUAD
-        for i in range(0, whole, QUAD):
+        i = 0
+        while i < count:
             source = image.ctypes.data + (at + offset + i) * size
             target = out.ctypes.data + (lane + i) * size
-            for d in range(depth):
-                copy_quad(like, target + d * panel * size, source + outer[first + d] * size)
-        for i in range(whole, count):
-            for d in range(depth):
-                out[d * panel + lane + i] = image[at + offset + i + outer[first + d]]
+            if i + OCTET <= count:
+                for d in range(depth):
+                    copy_octet(like, target + d * panel * size, source + outer[first + d] * size)
+                i += OCTET
+            elif i + QUAD <= count:
+                for d in range(depth):
+                    copy_quad(like, target + d * panel * size, source + outer[first + d] * size)
+                i += QUAD
+            else:
+                for d in range(depth):
+                    out[d * panel + lane + i] = image[at + offset + i + outer[first + d]]
+                i += 1
 
 
 @kernel
@@ -518,6 +535,8 @@ def _backward_data(
             for r in range(panels):
                 t = first * e.window + r * ROWS
                 rows = min(ROWS, (first + channels) * e.window - t)
+                if rows <= 0:
+                    continue
                 panel = (((member % e.groups) * blocks + block) * panels + r) * depth * ROWS
                 for lane in range(0, min(SCATTER, positions - q * SCATTER), wide):
                     p = (q * SCATTER + lane) // wide

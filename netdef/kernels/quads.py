@@ -1,8 +1,8 @@
-"""Short runs of numbers, four at a time.
+"""Short runs of numbers, eight or four at a time.
 
 Between gathering and scattering lie runs as short as a kernel is wide: 3, 5, 8 numbers. A compiled
-loop over so few spends its time on finding out how to run; these helpers copy or add four with one
-instruction and the rest one by one. Nothing beyond the run is read or written.
+loop over so few spends its time on finding out how to run; these helpers copy or add eight or four
+with one instruction and the rest one by one. Nothing beyond the run is read or written.
 """
 
 from __future__ import annotations
@@ -15,17 +15,35 @@ from numba.extending import intrinsic
 
 from netdef.jit import inline
 
+OCTET = 8
 QUAD = 4
 
 
-def _pointers(context: Any, builder: Any, signature: Any, args: Any) -> tuple[Any, Any, int]:
-    element = context.get_value_type(signature.args[0])
-    kind = ir.VectorType(element, QUAD).as_pointer()
-    return (
-        builder.inttoptr(args[1], kind),
-        builder.inttoptr(args[2], kind),
-        signature.args[0].bitwidth // 8,
-    )
+def _copy(builder: Any, like: Any, element: Any, lanes: int, target: Any, source: Any) -> None:
+    kind = ir.VectorType(element, lanes).as_pointer()
+    value = builder.load(builder.inttoptr(source, kind))
+    value.align = like.bitwidth // 8
+    builder.store(value, builder.inttoptr(target, kind)).align = like.bitwidth // 8
+
+
+def _add(builder: Any, like: Any, element: Any, lanes: int, target: Any, source: Any) -> None:
+    kind = ir.VectorType(element, lanes).as_pointer()
+    to = builder.inttoptr(target, kind)
+    value, old = builder.load(builder.inttoptr(source, kind)), builder.load(to)
+    value.align = old.align = like.bitwidth // 8
+    builder.store(builder.fadd(old, value), to).align = like.bitwidth // 8
+
+
+@intrinsic  # type: ignore[untyped-decorator]
+def copy_octet(typingctx: Any, like: Any, target: Any, source: Any) -> Any:
+    """Copy eight numbers of the type of ``like`` from one address to another."""
+
+    def codegen(context: Any, builder: Any, signature: Any, args: Any) -> Any:
+        element = context.get_value_type(like)
+        _copy(builder, like, element, OCTET, args[1], args[2])
+        return context.get_dummy_value()
+
+    return types.void(like, types.int64, types.int64), codegen
 
 
 @intrinsic  # type: ignore[untyped-decorator]
@@ -33,10 +51,20 @@ def copy_quad(typingctx: Any, like: Any, target: Any, source: Any) -> Any:
     """Copy four numbers of the type of ``like`` from one address to another."""
 
     def codegen(context: Any, builder: Any, signature: Any, args: Any) -> Any:
-        to, source, size = _pointers(context, builder, signature, args)
-        value = builder.load(source)
-        value.align = size
-        builder.store(value, to).align = size
+        element = context.get_value_type(like)
+        _copy(builder, like, element, QUAD, args[1], args[2])
+        return context.get_dummy_value()
+
+    return types.void(like, types.int64, types.int64), codegen
+
+
+@intrinsic  # type: ignore[untyped-decorator]
+def add_octet(typingctx: Any, like: Any, target: Any, source: Any) -> Any:
+    """Add eight numbers of the type of ``like`` at one address to those at another."""
+
+    def codegen(context: Any, builder: Any, signature: Any, args: Any) -> Any:
+        element = context.get_value_type(like)
+        _add(builder, like, element, OCTET, args[1], args[2])
         return context.get_dummy_value()
 
     return types.void(like, types.int64, types.int64), codegen
@@ -47,10 +75,8 @@ def add_quad(typingctx: Any, like: Any, target: Any, source: Any) -> Any:
     """Add four numbers of the type of ``like`` at one address to those at another."""
 
     def codegen(context: Any, builder: Any, signature: Any, args: Any) -> Any:
-        to, source, size = _pointers(context, builder, signature, args)
-        value, old = builder.load(source), builder.load(to)
-        value.align = old.align = size
-        builder.store(builder.fadd(old, value), to).align = size
+        element = context.get_value_type(like)
+        _add(builder, like, element, QUAD, args[1], args[2])
         return context.get_dummy_value()
 
     return types.void(like, types.int64, types.int64), codegen
@@ -63,8 +89,13 @@ def add_run(source: Any, source_at: Any, target: Any, target_at: Any, count: Any
     size = source.itemsize
     a = source.ctypes.data + source_at * size
     b = target.ctypes.data + target_at * size
-    whole = count - count % QUAD
-    for i in range(0, whole, QUAD):
+    i = 0
+    while i + OCTET <= count:
+        add_octet(like, b + i * size, a + i * size)
+        i += OCTET
+    if i + QUAD <= count:
         add_quad(like, b + i * size, a + i * size)
-    for i in range(whole, count):
+        i += QUAD
+    while i < count:
         target[target_at + i] += source[source_at + i]
+        i += 1

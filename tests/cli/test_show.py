@@ -101,7 +101,9 @@ def test_a_net_that_would_never_fit_in_memory(cli: Any) -> None:
         "  inner_product_param { num_output: 40000 bias_term: false } }\n"
         for i in range(100)
     )
-    first = 'layer { name: "in" type: "Input" top: "x0" input_param { shape { dim: 1 dim: 40000 } } }'
+    first = (
+        'layer { name: "in" type: "Input" top: "x0" input_param { shape { dim: 1 dim: 40000 } } }'
+    )
     cli.write("wide.prototxt", first + wide)
     assert f"parameters: {100 * 40000**2} values" in cli.succeed("show", "wide.prototxt")
 
@@ -110,7 +112,7 @@ def test_a_net_that_would_never_fit_in_memory(cli: Any) -> None:
     ("text", "message", "place"),
     [
         ("layer {\n  naem: 'x'\n}\n", 'did you mean "name"?', "bad.prototxt:2:3"),
-        ("layer {\n name: 'x'\n type: 'RuLE' }\n", 'did you mean "ReLU"?', "bad.prototxt:3:8"),
+        ("layer {\n name: 'x'\n type: 'ReLo' }\n", 'did you mean "ReLU"?', "bad.prototxt:3:8"),
         (
             "layer {\n name: 'x' type: 'ReLU'\n bottom: 'none' top: 'y' }\n",
             "Unknown bottom blob 'none'",
