@@ -140,7 +140,7 @@ class Signals:
         self._effects = {signal.SIGINT: sigint_effect}
         if hasattr(signal, "SIGHUP"):
             self._effects[signal.SIGHUP] = sighup_effect
-        self._pending: list[str] = []
+        self._pending: list[int] = []
 
     @contextmanager
     def caught(self) -> Iterator[None]:
@@ -152,10 +152,9 @@ class Signals:
                 signal.signal(number, handler)
 
     def _take(self, number: int, frame: FrameType | None) -> None:
-        effect = self._effects[signal.Signals(number)]
-        if effect == "none":
+        if self._effects[signal.Signals(number)] == "none":
             return
-        self._pending.append(effect)
+        self._pending.append(number)
         if number == signal.SIGINT:
             # A handler of ours would wait for the kernel that runs; the default one ends it. The
             # progress line cannot tidy up then, so the terminal gets its cursor back now.
@@ -170,9 +169,9 @@ class Signals:
 
         if not self._pending:
             return Action.NONE
-        effect = self._pending.pop(0)
-        if effect == "snapshot":
-            # It will have been done: the next Ctrl-C is a first one again.
-            signal.signal(signal.SIGINT, self._take)
-            return Action.SNAPSHOT
-        return Action.STOP
+        number = signal.Signals(self._pending.pop(0))
+        if self._effects[number] == "stop":
+            return Action.STOP
+        # It will have been done: the next one is a first one again.
+        signal.signal(number, self._take)
+        return Action.SNAPSHOT

@@ -55,14 +55,15 @@ def test(
         from netdef.proto import netdef_pb2 as pb
 
         if solver_file and snapshot:
-            document, files = _of_solver(solver_file, snapshot, listener)
+            document, state, files = _of_solver(solver_file, snapshot, listener)
         else:
-            document = prototxt.read(str(model), pb.NetParameter)
+            document, state = prototxt.read(str(model), pb.NetParameter), pb.NetState()
             files = split_list(weights)
         evaluate(
             document,
             files,
             iterations=iterations,
+            state=state,
             level=options["level"],
             stages=split_list(options["stage"]),
             skip_mismatch=skip_mismatch,
@@ -72,10 +73,10 @@ def test(
 
 def _of_solver(
     solver_file: str, snapshot: str, listener: Listener
-) -> tuple[Document[pb.NetParameter], list[str]]:
-    """The net a solver tests, and the weights of a snapshot."""
+) -> tuple[Document[pb.NetParameter], pb.NetState, list[str]]:
+    """The net a solver tests, its state, and the weights of a snapshot."""
     from netdef.snapshot import find_learned_net, read_state
     from netdef.solver import test_net_of
 
-    state = read_state(snapshot)
-    return test_net_of(solver_file, listener), [find_learned_net(state, snapshot)]
+    model = find_learned_net(read_state(snapshot), snapshot)
+    return *test_net_of(solver_file, listener), [model]

@@ -61,7 +61,8 @@ def train(
         trainer = Solver(
             path,
             weights=[weights] if weights else [],
-            stages=split_list(options["stage"]),
+            # caffe train adds an empty stage where none is given, and its logs show it.
+            stages=split_list(options["stage"]) or [""],
             level=options["level"],
             listeners=[listener],
             action=signals.action,

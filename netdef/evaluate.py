@@ -20,6 +20,7 @@ def evaluate(
     weights: Sequence[str],
     *,
     iterations: int | None = None,
+    state: pb.NetState | None = None,
     level: int = 0,
     stages: Sequence[str] = (),
     skip_mismatch: bool = False,
@@ -27,24 +28,28 @@ def evaluate(
 ) -> list[Output]:
     """Run the net in phase TEST and return the mean of each of its outputs.
 
-    ``iterations``: how many batches; without it every record of the data layer is taken once, the
-    last batch being smaller where the batch size does not divide their number.
+    ``state``, ``level`` and ``stages`` are added to the state the net gives itself, ``state`` being
+    a solver's ``test_state``. ``iterations``: how many batches; without it every record of the data
+    layer is taken once, the last batch being smaller where the batch size does not divide their
+    number.
     Raises NetdefError: the net, its data or the weights are wrong; or, without ``iterations``, the
     net has no data layer, or cannot take a smaller batch at the end.
     """
-    state = pb.NetState(phase=pb.TEST)
-    state.MergeFrom(document.message.state)
-    state.phase = pb.TEST
+    whole = pb.NetState()
+    whole.MergeFrom(document.message.state)
+    if state is not None:
+        whole.MergeFrom(state)
+    whole.phase = pb.TEST
     if level:
-        state.level = level
-    state.stage.extend(stages)
-    net = Net.from_message(document.message, state, document.positions, emit=emit)
+        whole.level = level
+    whole.stage.extend(stages)
+    net = Net.from_message(document.message, whole, document.positions, emit=emit)
     try:
         for path in weights:
             net.copy_from(path, skip_mismatch)
         batches, rest, records = _amount(net, iterations)
         # Made before the run, which may take hours: a net that cannot take fewer records says so.
-        last = _smaller(net, document, state, rest) if rest else None
+        last = _smaller(net, document, whole, rest) if rest else None
         emit(EvaluationStarted(batches + (rest > 0), records))
         totals = _Totals(net, batches + (rest > 0), emit)
         for _ in range(batches):
@@ -105,13 +110,14 @@ def _amount(net: Net, iterations: int | None) -> tuple[int, int, int]:
             "the net has no data layer that knows its number of records", hint="give --iterations"
         )
     records = int(sources[0].size)
-    batches, rest = divmod(records, _batch_size(net))
-    if len(sources) > 1 and rest:
-        raise NetError(
-            f"the net has {len(sources)} data layers and {records} records are no whole number of "
-            "batches",
-            hint="give --iterations",
+    amounts = [divmod(int(source.size), int(source.config.batch_size)) for source in sources]
+    batches, rest = amounts[0]
+    if len(sources) > 1 and (rest or len(set(amounts)) > 1):
+        told = ", ".join(
+            f'"{s.name}" has {int(s.size)} records in batches of {s.config.batch_size}'
+            for s in sources
         )
+        raise NetError(f"its data layers do not end together: {told}", hint="give --iterations")
     return batches, rest, records
 
 
@@ -128,7 +134,9 @@ def _smaller(net: Net, document: Document[pb.NetParameter], state: pb.NetState, 
         if layer.name == source.name:
             getattr(layer, source.config_field).batch_size = rest
     try:
-        small = Net.from_message(message, state, document.positions, share=net)
+        small = Net.from_message(
+            message, state, document.positions, share=net, seed=net.program.seed
+        )
         for name in net.outputs:
             ours, theirs = small.program.blobs[name].count, net.program.blobs[name].count
             if ours != theirs:

@@ -18,6 +18,7 @@ import atexit
 import hashlib
 import os
 import platform
+import re
 import shutil
 import stat
 import sys
@@ -51,6 +52,10 @@ F = TypeVar("F", bound=Callable[..., Any])
 STALE_CACHE_SECONDS = 30 * 24 * 3600
 
 
+#: How a cache folder is called: by a hash.
+_CACHE_NAME = re.compile(r"[0-9a-f]{16}")
+
+
 def _cache_dir() -> str:
     """The folder for this netdef on this kind of machine, made if need be."""
     digest = hashlib.sha256(f"{numba.__version__} {sys.version} {platform.machine()}".encode())
@@ -61,7 +66,7 @@ def _cache_dir() -> str:
     for root in roots:
         if not root:
             continue
-        parent = Path(root).expanduser() / "netdef"
+        parent = Path(root).expanduser() / "netdef-kernels"
         folder = parent / digest.hexdigest()[:16]
         try:
             folder.mkdir(parents=True, exist_ok=True)
@@ -97,7 +102,8 @@ def _remove_stale(parent: Path) -> None:
     # Another process may be doing the same.
     with suppress(OSError):
         for folder in parent.iterdir():
-            if folder.stat().st_mtime < oldest:
+            # Only what this module made: the folder above may be anybody's.
+            if _CACHE_NAME.fullmatch(folder.name) and folder.stat().st_mtime < oldest:
                 shutil.rmtree(folder, ignore_errors=True)
 
 

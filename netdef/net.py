@@ -11,7 +11,7 @@ import math
 import os
 import warnings
 from collections import OrderedDict
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -19,7 +19,7 @@ import numpy as np
 from netdef import graph, prototxt, rng, snapshot
 from netdef.blob import Array, Blob, Shape, shape_text
 from netdef.errors import Location, NetError
-from netdef.events import Event, NetBuilt, Warned, WeightsLoaded
+from netdef.events import Event, Listener, NetBuilt, Warned, WeightsLoaded
 from netdef.layer import Layer
 from netdef.plan import Plan, plan
 from netdef.program import Program
@@ -27,8 +27,6 @@ from netdef.proto import netdef_pb2 as pb
 from netdef.prototxt import Positions
 from netdef.upgrade import upgrade_net
 from netdef.weights import CopyReport, copy_weights, read_weights
-
-Listener = Callable[[Event], None]
 
 TRAIN = pb.TRAIN
 TEST = pb.TEST
@@ -146,6 +144,7 @@ class Net:
         for doubt in doubts:
             self._warn(str(doubt))
         kept = graph.keep(upgraded, state, positions)
+        self._warn_of_double_names(kept)
         planned = plan(graph.split(kept, positions), positions, keep_all or bool(kept.debug_info))
         self.program = Program(
             planned,
@@ -276,6 +275,8 @@ class Net:
 
     def _batches(self, inputs: Mapping[str, Any]) -> Iterable[dict[str, Array]]:
         arrays = {name: np.asarray(values) for name, values in inputs.items()}
+        if not self.inputs:
+            raise ValueError("the net has no inputs to fill: use forward()")
         if set(arrays) != set(self.inputs):
             raise ValueError(f"the inputs are {self.inputs}, but {sorted(arrays)} were given")
         if len({len(values) for values in arrays.values()}) > 1:
@@ -329,7 +330,9 @@ class Net:
             # Reshaped there and back, a blob has its old shape but other arrays.
             if blobs[name].data is not self._inputs[name]
         }
-        if changed:
+        # As in Caffe, every other blob has the shape its layer gives it.
+        other = any(blob.shape != self.plan.blobs[name].shape for name, blob in blobs.items())
+        if changed or other:
             self.program.reshape(changed)
             self._remember_inputs()
 
@@ -418,8 +421,16 @@ class Net:
                         f"but {shape_text(theirs.shape)} in the net it is shared with",
                         code="E130",
                     )
-                mine.bind(theirs.data, theirs.diff)
+                mine.bind(theirs.data, mine.diff)
         self.program.rebind()
+
+    def _warn_of_double_names(self, net: pb.NetParameter) -> None:
+        names = [layer.name for layer in net.layer]
+        for name in sorted({name for name in names if name and names.count(name) > 1}):
+            self._warn(
+                f'{names.count(name)} layers are called "{name}": weights are saved and loaded by '
+                "name, so only the last of them keeps its own"
+            )
 
     # -- telling --------------------------------------------------------------------------------
 

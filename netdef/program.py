@@ -1,6 +1,6 @@
 """The program of a plan: arrays, and the steps that compute on them.
 
-``Program(plan)`` allocates; ``forward`` and ``backward`` run. Nothing is allocated per pass. The
+``Program(plan)`` allocates; ``forward`` and ``backward`` run. No blob is allocated per pass. The
 seam for another device is here: it would bind the same plan to its own arrays and its own
 implementations of the layers.
 """
@@ -20,7 +20,7 @@ from netdef.errors import NetError
 from netdef.events import DebugLine, Event
 from netdef.kernels.elementwise import add
 from netdef.layer import Layer
-from netdef.plan import LayerPlan, Plan, reshape
+from netdef.plan import LayerPlan, ParamPlan, Plan, reshape
 
 
 @dataclass
@@ -87,22 +87,17 @@ class Program:
         made: list[Blob] = []
         for number, planned in enumerate(self.plan.params):
             shared = share.params.get(planned.layer) if share is not None else None
-            if planned.owner != number:
+            if shared is not None:
+                # As in Caffe, the other net's layer of this name counts before sharing in this net.
+                data = _shared_data(planned, shared)
+                blob = Blob(data, np.zeros(planned.shape, self.dtype), planned.name)
+            elif planned.owner != number:
                 owner = made[planned.owner]
                 blob = Blob(
                     owner.data.reshape(planned.shape),
                     owner.diff.reshape(planned.shape),
                     planned.name,
                 )
-            elif shared is not None and planned.index < len(shared):
-                blob = shared[planned.index]
-                if blob.shape != planned.shape:
-                    raise NetError(
-                        f'layer "{planned.layer}": parameter {planned.index} is '
-                        f"{shape_text(planned.shape)} here, but {shape_text(blob.shape)} in the "
-                        "net whose parameters it shares",
-                        code="E130",
-                    )
             else:
                 data = np.empty(planned.shape, self.dtype)
                 key = rng.key(self.seed, f"filler/{planned.layer}/{planned.index}")
@@ -115,6 +110,8 @@ class Program:
                         blob, planned.lr_mult, planned.decay_mult, planned.layer, planned.name
                     )
                 )
+        if share is not None:
+            _check_same_number(self.plan, share)
         for step in self.steps:
             layer = step.layer
             layer.dtype = self.dtype
@@ -137,7 +134,11 @@ class Program:
             raise layer.error(first.message, field, name, "type", hint=first.hint) from error
 
     def _bind(self) -> None:
-        """Give every blob its arrays and every layer its blobs; arrays of unchanged shape stay."""
+        """Give every blob its arrays and every layer its blobs.
+
+        Arrays of unchanged shape stay, and so does what layers keep from forward for backward.
+        """
+        fresh: set[str] = set()
         for name, planned in self.plan.blobs.items():
             blob = self.blobs.setdefault(name, Blob(np.empty(0), None, name))
             shape = planned.shape
@@ -145,11 +146,15 @@ class Program:
                 # Memory is shared with an earlier blob, which is bound already.
                 data = self.blobs[planned.data_of].data.reshape(shape)
                 blob.bind(data, self.blobs[planned.diff_of].diff.reshape(shape))
+                if planned.data_of in fresh:
+                    fresh.add(name)
             elif blob.diff is None or blob.shape != shape:
                 # Untouched zeros cost no memory, so a gradient nobody computes is free.
                 blob.bind(np.zeros(shape, self.dtype), np.zeros(shape, self.dtype))
+                fresh.add(name)
         for step in self.steps:
-            self._bind_step(step)
+            if not fresh.isdisjoint((*step.plan.bottoms, *step.plan.tops)):
+                self._bind_step(step)
 
     def _bind_step(self, step: Step) -> None:
         planned = step.plan
@@ -225,6 +230,8 @@ class Program:
     def backward(self, start: int | None = None, end: int = 0) -> None:
         """Run layers ``start`` down to ``end`` (inclusive) backward; parameter gradients add up."""
         first = len(self.steps) if start is None else start + 1
+        if start is not None:
+            self._clear_unwritten(first, end)
         for step in reversed(self.steps[end:first]):
             if not step.plan.needs_backward:
                 continue
@@ -236,6 +243,23 @@ class Program:
                 self._debug_backward(step)
         if self.debug:
             self._debug_norms()
+
+    def _clear_unwritten(self, first: int, end: int) -> None:
+        """Zero the gradients that layers ``end`` to ``first - 1`` add to but none of them writes.
+
+        The plan lets the first layer of a whole backward pass write a gradient and the next ones
+        add; a pass that begins in the middle may begin behind the one that writes.
+        """
+        written: set[str] = set()
+        for step in reversed(self.steps[end:first]):
+            for name, wanted, adds in zip(
+                step.plan.bottoms, step.plan.propagate, step.plan.accumulate, strict=True
+            ):
+                memory = self.plan.blobs[name].diff_of
+                if wanted and adds and memory not in written:
+                    self.blobs[memory].diff.fill(0)
+                if wanted and step.plan.needs_backward and not step.plan.alias:
+                    written.add(memory)
 
     def clear_param_diffs(self) -> None:
         """Set every parameter gradient to zero."""
@@ -321,6 +345,30 @@ class Program:
                 "net.cpp:667",
             )
         )
+
+
+def _shared_data(planned: ParamPlan, theirs: list[Blob]) -> Array:
+    """The values of a parameter that another net's layer of this name holds."""
+    if planned.index >= len(theirs) or theirs[planned.index].shape != planned.shape:
+        there = [shape_text(blob.shape) for blob in theirs]
+        raise NetError(
+            f'layer "{planned.layer}": parameter {planned.index} is {shape_text(planned.shape)} '
+            f"here, but the net whose parameters it shares has {', '.join(there)}",
+            code="E130",
+        )
+    return theirs[planned.index].data
+
+
+def _check_same_number(plan: Plan, share: Program) -> None:
+    """Raise where a layer has fewer parameters than the one it shares with, as Caffe does."""
+    for layer in plan.layers:
+        theirs = share.params.get(layer.name, [])
+        if layer.params and len(theirs) > len(layer.params):
+            raise NetError(
+                f'layer "{layer.name}" has {len(layer.params)} parameters, but {len(theirs)} in '
+                "the net whose parameters it shares",
+                code="E130",
+            )
 
 
 def _mean_abs(x: Array) -> str:

@@ -76,7 +76,7 @@ class Solver:
         *,
         weights: Sequence[str] = (),
         stages: Sequence[str] = (),
-        level: int = 0,
+        level: int | None = None,
         listeners: Sequence[Listener] = (),
         action: Callable[[], Action] = _no_action,
         resuming: bool = False,
@@ -138,7 +138,7 @@ class Solver:
         return SolverError(text, location=self._at(*path), hint=hint, code=code)
 
     def _normalize(
-        self, weights: Sequence[str], stages: Sequence[str], level: int, resuming: bool
+        self, weights: Sequence[str], stages: Sequence[str], level: int | None, resuming: bool
     ) -> None:
         """Bring what the command line and Caffe's defaults add into the parameters."""
         param = self.param
@@ -149,7 +149,8 @@ class Solver:
             param.weights.extend(
                 part.strip() for entry in given for part in entry.split(",") if part.strip()
             )
-        param.train_state.level = level or param.train_state.level
+        if level is not None:
+            param.train_state.level = level
         param.train_state.stage.extend(stages)
         stem = os.path.splitext(self.path)[0]
         if not param.HasField("snapshot_prefix"):
@@ -526,9 +527,16 @@ class Solver:
             self.seed,
             self.net.program.passes,
             [
-                snapshots.Cursor(number, layer.name, layer.records)
-                for number, net in enumerate([self.net, *self.test_nets])
-                for layer in net.program.sources
+                *(
+                    snapshots.Cursor(number, layer.name, layer.records)
+                    for number, net in enumerate([self.net, *self.test_nets])
+                    for layer in net.program.sources
+                ),
+                # A cursor of no layer counts the forward passes of a test net.
+                *(
+                    snapshots.Cursor(number, "", net.program.passes)
+                    for number, net in enumerate(self.test_nets, 1)
+                ),
             ],
         )
 
@@ -549,7 +557,15 @@ class Solver:
                 hint="it was written by another net or another solver type",
                 code="E407",
             )
-        report = self.net.load(snapshots.find_learned_net(state, path))
+        model = snapshots.find_learned_net(state, path)
+        report = self.net.load(model)
+        if report.missing:
+            raise WeightsError(
+                f"{model} is not a snapshot of this net: it has no weights for "
+                f"{', '.join(report.missing)}",
+                hint="to start from what fits, pass it with --weights",
+                code="E407",
+            )
         for target, values in zip(targets, flat, strict=True):
             target[...] = values
         self.iter = state.iteration
@@ -572,6 +588,8 @@ class Solver:
             for layer in net.program.sources
         }
         for cursor in state.cursors:
+            if not cursor.layer and 0 < cursor.net < len(nets):
+                nets[cursor.net].program.passes = cursor.records
             layer = sources.get((cursor.net, cursor.layer))
             if layer is not None:
                 layer.seek(cursor.records)
@@ -609,19 +627,21 @@ def _net_file(
 
 def test_net_of(
     solver_file: str | os.PathLike[str], tell: Callable[[Event], None]
-) -> Document[pb.NetParameter]:
-    """The net a solver tests first: test_net_param, test_net, net_param or net."""
+) -> tuple[Document[pb.NetParameter], pb.NetState]:
+    """The net a solver tests first, and its test_state."""
     path = os.fspath(solver_file)
     document = prototxt.read(path, pb.SolverParameter)
     solver, positions = document.message, document.positions
+    state = solver.test_state[0] if solver.test_state else pb.NetState()
     if solver.test_net_param:
-        return Document(solver.test_net_param[0], positions)
+        return Document(solver.test_net_param[0], positions), state
     if solver.test_net:
-        return _net_file(path, solver.test_net[0], positions.at("test_net", 0), tell)
+        place = positions.at("test_net", 0)
+        return _net_file(path, solver.test_net[0], place, tell), state
     if solver.HasField("net_param"):
-        return Document(solver.net_param, positions)
+        return Document(solver.net_param, positions), state
     if solver.HasField("net"):
-        return _net_file(path, solver.net, positions.at("net"), tell)
+        return _net_file(path, solver.net, positions.at("net"), tell), state
     raise SolverError(
         "the solver names no net to test", location=positions.at(), hint="give  net  or  test_net"
     )

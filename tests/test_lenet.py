@@ -81,6 +81,7 @@ def train(
         weights=weights,
         # Caffe's command line adds one empty stage where none is given, and prints it.
         stages=[""],
+        level=0,
         listeners=[told.append, log],
         action=lambda: action(built[0]) if built else Action.NONE,
         resuming=resume is not None,

@@ -181,7 +181,9 @@ def test_permissive_sharing_reads_the_same_values_in_another_shape() -> None:
 def test_a_program_that_shares_parameters_with_another() -> None:
     train = program(input_of("x") + ip("a", "x"))
     test = program(input_of("x") + ip("a", "x") + ip("new", "a"), share=train)
-    assert test.params["a"][0] is train.params["a"][0]
+    assert test.params["a"][0].data is train.params["a"][0].data
+    # Only values are shared: a gradient of the test net must not reach the update.
+    assert test.params["a"][0].diff is not train.params["a"][0].diff
     assert not np.shares_memory(test.params["new"][0].data, train.params["a"][0].data)
     with pytest.raises(NetError, match="parameter 0 is 7x5 here, but 5x5 in the net") as caught:
         program(input_of("x") + ip("a", "x", outputs=7), share=train)

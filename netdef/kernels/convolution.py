@@ -11,8 +11,8 @@ straight from the image through the two tables (Chellapilla, Puri & Simard 2006 
 Goto & van de Geijn 2008 the packing):
 
     forward     y[m, p]   = sum_t  w[m, t] column[t, p]      jobs: images x groups x panels of p
-    weights     dw[m, t] += sum_np dy[m, p] column[t, p]     jobs: panels of t, or images x panels
-    of t data        dimage[taps[t] + positions[p]] += sum_m w[m, t] dy[m, p]
+    weights     dw[m, t] += sum_np dy[m, p] column[t, p]     jobs: (images x) panels of t
+    data        dimage[taps[t] + positions[p]] += sum_m w[m, t] dy[m, p]
                                                              jobs: images x blocks of channels
 
 Every job owns what it writes, and what it sums it sums in one fixed order, so results do not depend
@@ -203,7 +203,8 @@ def backward_weights(g: Geometry, x: Array, dy: Array, dweight: Array) -> None:
     e, along = g.extents, g.runs[x.itemsize]
     flat_x, flat_dy, flat_dw = x.reshape(-1), dy.reshape(-1), dweight.reshape(-1)
     dy_image = dy.size // count
-    panels = -(-g.taps.size // columns_of(x.itemsize)) * e.groups
+    # Counted in panels of one size, so that sums are the same on every vector width.
+    panels = -(-g.taps.size // SCATTER) * e.groups
     # Few panels are few jobs: then each image gets a sum of its own, and the sums are added in
     # order.
     own_sums = panels < JOBS and count > 1

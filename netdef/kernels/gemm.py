@@ -40,6 +40,8 @@ def gemm(
     """
     m, n = c.shape
     k = a.shape[0] if transpose_a else a.shape[1]
+    if a.size != m * k or b.size != k * n:
+        raise ValueError(f"cannot multiply {a.shape} by {b.shape} into {c.shape}")
     if m == 0 or n == 0:
         return
     if k == 0:

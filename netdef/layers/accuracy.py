@@ -26,8 +26,7 @@ class Accuracy(Layer):
 
     bottom  x          any shape; scores along ``axis``
             label      one class for each prediction, any shape of that count
-    top     accuracy   scalar: right predictions / predictions that are not ignored, 0 where there
-    are none
+    top     accuracy   scalar: right / not ignored predictions, 0 where there are none
             per_class  optional, [classes]: the same for each class
 
     A prediction is right when fewer than ``top_k`` other classes score as high or higher: a tie

@@ -18,9 +18,8 @@ from netdef.layers.common import axis_of
 class Convolution(Layer):
     """Slides ``num_output`` filters over its bottoms.
 
-    bottom  x...  [N..., C, spatial axes...]; ``axis`` is C (1), axes before it are a batch. All
-    bottoms
-                  have one shape and are convolved with the same filters
+    bottom  x...  [N..., C, spatial axes...]; ``axis`` is C (1), axes before it are a batch;
+                  all of one shape, convolved with the same filters
     top     y...  [N..., num_output, (size + 2 pad - dilation (kernel - 1) - 1) / stride + 1 ...],
                   rounded down
     params  weight [num_output, C / group, kernel...]; bias [num_output]
@@ -155,7 +154,7 @@ class Convolution(Layer):
             top[0].shape[axis + 1 :],
             *self._extents(len(x) - axis - 1),
         )
-        self._bias = self.blobs[1].flat if c.bias_term else np.empty(0, self.dtype)
+        self._no_bias = np.empty(0, self.dtype)
 
     def _images(self, values: Array) -> Array:
         """The batch axes as one."""
@@ -165,9 +164,10 @@ class Convolution(Layer):
 
     def forward(self, bottom: list[Blob], top: list[Blob]) -> None:
         weight = self.blobs[0].data
+        bias = self.blobs[1].flat if self.config.bias_term else self._no_bias
         for x, y in zip(bottom, top, strict=True):
             kernels.forward(
-                self._geometry, self._images(x.data), weight, self._bias, self._images(y.data)
+                self._geometry, self._images(x.data), weight, bias, self._images(y.data)
             )
 
     def backward(self, top: list[Blob], bottom: list[Blob]) -> None:

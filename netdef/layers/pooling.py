@@ -19,10 +19,8 @@ class Pooling(Layer):
     """Takes the maximum or the mean of each window of each channel.
 
     bottom  x     [N, C, H, W]
-    top     y     [N, C, (H + 2 pad - kernel) / stride + 1, ...], rounded up unless round_mode is
-    FLOOR
-            mask  optional, only for MAX: the index of each maximum within its channel (H, W as one
-            axis)
+    top     y     [N, C, (H + 2 pad - kernel) / stride + 1, ...], rounded up; FLOOR rounds down
+            mask  optional, only for MAX: where in its channel (H, W as one axis) each maximum is
 
     As in Caffe: where there is any padding, a last window that would begin beyond the image is left
     out; MAX looks only at what is inside the image; AVE divides by the part of its window that is
@@ -48,13 +46,15 @@ class Pooling(Layer):
         window, stride, pad = self._extents(x)
         output = []
         for size, k, s, p in zip(x[2:], window, stride, pad, strict=True):
-            if k > size + 2 * p:
+            count = pooled(size, k, s, p, any(pad), self._rounds_up)
+            # Rounding up leaves one window to a kernel that is too wide by less than the stride.
+            if count < 1:
                 raise self.error(
                     f"the kernel is {k} wide, but the bottom {shape_text(x)} has only "
                     f"{size} + 2 * {p} = {size + 2 * p}",
                     "pooling_param",
                 )
-            output.append(pooled(size, k, s, p, any(pad), self._rounds_up))
+            output.append(count)
         return [(*x[:2], *output)] * len(self.message.top)
 
     @property

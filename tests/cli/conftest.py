@@ -201,7 +201,7 @@ class Running:
         """Send ``signal`` again and again, as an impatient user does, until the process ends."""
         while self.process.poll() is None:
             self.process.send_signal(signal)
-            time.sleep(0.05)
+            time.sleep(0.005)
 
     def end(self) -> int:
         """Wait for the end; returns the status, negative where a signal was the end."""

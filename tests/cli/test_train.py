@@ -332,7 +332,7 @@ def test_signals_without_effect(cli: Any) -> None:
 
 
 def test_an_interrupt_during_a_test(cli: Any) -> None:
-    cli.solver(test_iter=ENDLESS, max_iter=ENDLESS)
+    cli.solver(test_iter=ENDLESS, max_iter=ENDLESS, snapshot=0)
     running = cli.start("train", "solver.prototxt")
     running.wait_for("Testing net")
     time.sleep(0.1)
@@ -343,10 +343,12 @@ def test_an_interrupt_during_a_test(cli: Any) -> None:
 
 
 def test_a_second_interrupt_ends_even_a_compilation(cli: Any, tmp_path: Path) -> None:
+    cli.solver(snapshot=0)
     running = cli.start("train", "solver.prototxt", env={"NETDEF_CACHE_DIR": str(tmp_path)})
     running.wait_for("Starting Optimization")
     running.insist(signal.SIGINT)
     assert running.end() == -signal.SIGINT
+    assert "stopped early" not in running.log
     assert snapshots() == []
 
 
@@ -357,6 +359,7 @@ def test_a_second_interrupt_ends_even_a_big_snapshot(cli: Any, net: str) -> None
     running.wait_for("Snapshotting to binary proto file snap_iter_2.caffemodel")
     running.insist(signal.SIGINT)
     assert running.end() == -signal.SIGINT
+    assert "stopped early" not in running.log
     for path in Path().glob("snap_*.solverstate"):
         assert len(read_weights(find_learned_net(read_state(path), path))) == 5
     assert read_state("snap_iter_1.solverstate").iteration == 1
