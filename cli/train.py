@@ -14,6 +14,7 @@ from .running import EFFECTS, Command, Signals, caffe_option, run_options, runni
 @caffe_option("solver", type=click.Path(), help="The solver, in Caffe's spelling.")
 @caffe_option("snapshot", type=click.Path(), help="Resume from this .solverstate.")
 @caffe_option("weights", default="", help="Start from these .caffemodel files, comma-separated.")
+@click.option("--skip-mismatch", is_flag=True, help="Leave out layers whose weights do not fit.")
 @caffe_option(
     "sigint_effect",
     type=click.Choice(EFFECTS),
@@ -34,6 +35,7 @@ def train(
     solver: str | None,
     snapshot: str | None,
     weights: str,
+    skip_mismatch: bool,
     sigint_effect: str,
     sighup_effect: str,
     **options: Any,
@@ -67,6 +69,7 @@ def train(
             listeners=[listener],
             action=signals.action,
             resuming=snapshot is not None,
+            skip_mismatch=skip_mismatch,
         )
         try:
             # Only from here on is there something to save: before, a Ctrl-C just ends the command.

@@ -44,10 +44,23 @@ class Blob:
         """The values; write into them with ``blob.data[...] = x``."""
         return self._data
 
+    @data.setter
+    def data(self, value: Array) -> None:
+        self._only_itself(value, self._data, "data")
+
     @property
     def diff(self) -> Any:
         """The gradient, an array like ``data``, or None."""
         return self._diff
+
+    @diff.setter
+    def diff(self, value: Any) -> None:
+        self._only_itself(value, self._diff, "diff")
+
+    def _only_itself(self, value: Any, held: Any, name: str) -> None:
+        """``blob.data *= 2`` ends by assigning the same array; another one would not reach layers."""
+        if value is not held:
+            raise AttributeError(f"write into the array: blob.{name}[...] = values")
 
     @property
     def shape(self) -> Shape:

@@ -104,6 +104,13 @@ def plan(net: pb.NetParameter, positions: Positions | None = None, keep_all: boo
     ``keep_all`` gives every blob memory of its own, so that each can be looked at after a pass;
     else a Split costs nothing. Raises NetError, located where ``positions`` are given.
     """
+    if not net.layer:
+        phase = pb.Phase.Name(net.state.phase)
+        raise NetError(
+            f'the net "{net.name}" has no layers in phase {phase}',
+            code="E112",
+            location=positions.at() if positions is not None else None,
+        )
     layers = [_create(message, net.state.phase, positions) for message in net.layer]
     drafts, shapes = _connect(layers)
     params, owned = _share(drafts)

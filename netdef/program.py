@@ -75,6 +75,8 @@ class Program:
         self.passes = 0
         self.blobs: dict[str, Blob] = {}
         self.params: dict[str, list[Blob]] = {}
+        #: The array of each blob when it was last bound: users reshape blobs, too.
+        self._bound: dict[str, Array] = {}
         self.learnable: list[Learnable] = []
         self.steps = [Step(planned.layer, planned) for planned in plan.layers]
         self._spare: list[Array] = []
@@ -144,14 +146,15 @@ class Program:
             shape = planned.shape
             if planned.data_of != name:
                 # Memory is shared with an earlier blob, which is bound already.
-                data = self.blobs[planned.data_of].data.reshape(shape)
-                blob.bind(data, self.blobs[planned.diff_of].diff.reshape(shape))
                 if planned.data_of in fresh:
-                    fresh.add(name)
+                    data = self.blobs[planned.data_of].data.reshape(shape)
+                    blob.bind(data, self.blobs[planned.diff_of].diff.reshape(shape))
             elif blob.diff is None or blob.shape != shape:
                 # Untouched zeros cost no memory, so a gradient nobody computes is free.
                 blob.bind(np.zeros(shape, self.dtype), np.zeros(shape, self.dtype))
+            if blob.data is not self._bound.get(name):
                 fresh.add(name)
+                self._bound[name] = blob.data
         for step in self.steps:
             if not fresh.isdisjoint((*step.plan.bottoms, *step.plan.tops)):
                 self._bind_step(step)
@@ -353,7 +356,8 @@ def _shared_data(planned: ParamPlan, theirs: list[Blob]) -> Array:
         there = [shape_text(blob.shape) for blob in theirs]
         raise NetError(
             f'layer "{planned.layer}": parameter {planned.index} is {shape_text(planned.shape)} '
-            f"here, but the net whose parameters it shares has {', '.join(there)}",
+            f"here, but {', '.join(there[planned.index :][:1]) or 'missing'} in the net whose "
+            "parameters it shares",
             code="E130",
         )
     return theirs[planned.index].data

@@ -80,6 +80,7 @@ class Solver:
         listeners: Sequence[Listener] = (),
         action: Callable[[], Action] = _no_action,
         resuming: bool = False,
+        skip_mismatch: bool = False,
         dtype: Any = np.float32,
     ) -> None:
         """Read the solver, build its nets, load initial weights.
@@ -87,11 +88,13 @@ class Solver:
         ``weights``: .caffemodel files, in place of those the solver names. ``stages``, ``level``:
         added to the state of the train net. ``listeners`` get every event. ``action`` is asked
         between iterations what to do. ``resuming``: a snapshot will follow, so initial weights are
-        left out. ``dtype``: float32, or float64 to see what rounding does.
+        left out. ``skip_mismatch``: leave layers whose weights do not fit as they are. ``dtype``:
+        float32, or float64 to see what rounding does.
         Raises NetdefError: what is wrong with the solver, its nets, their data or the weights.
         """
         self._bus = Bus(list(listeners))
         self._action = action
+        self._skip_mismatch = skip_mismatch
         self._dtype = dtype
         self.path = os.fspath(solver_file)
         document = prototxt.read(self.path, pb.SolverParameter)
@@ -117,6 +120,7 @@ class Solver:
         self._losses: list[float] = []
         self._smoothed = 0.0
         self._stopped = False
+        self._warned = False
         self._callbacks: list[tuple[Callable[[], Any], Callable[[], Any]]] = []
         self.net = self._train_net()
         self.test_nets = self._make_test_nets()
@@ -223,7 +227,7 @@ class Solver:
             emit=self._tell,
         )
         for path in p.weights:
-            built.copy_from(path)
+            built.copy_from(path, self._skip_mismatch)
         return built
 
     def _read_net(self, path: str, *field: str | int) -> tuple[pb.NetParameter, Positions]:
@@ -283,7 +287,7 @@ class Solver:
                 emit=self._tell,
             )
             for weights in p.weights:
-                net.copy_from(weights)
+                net.copy_from(weights, self._skip_mismatch)
             nets.append(net)
         return nets
 
@@ -346,6 +350,14 @@ class Solver:
                 loss += program.forward()
                 program.backward()
             self._smooth(loss / p.iter_size, start)
+            if not math.isfinite(loss) and not self._warned:
+                self._warned = True
+                self._tell(
+                    Warned(
+                        f"the loss of iteration {self.iter} is {loss:g}: the net has diverged; "
+                        f"try a base_lr below {p.base_lr:g}, or clip_gradients"
+                    )
+                )
             now = time.perf_counter()
             self._tell(
                 IterationDone(

@@ -169,7 +169,7 @@ def test_several_data_layers_need_whole_batches(weights: str) -> None:
       data_param { source: "records" batch_size: 5 backend: LMDB } }
     layer { name: "away" type: "Silence" bottom: "x2" }
     """
-    with pytest.raises(NetError, match="2 data layers and 23 records are no whole number"):
+    with pytest.raises(NetError, match='do not end together: "data" has 23 records'):
         Run(NET + second, weights)
     check(Run(NET + second, weights, iterations=1), expected(weights, list(range(5))))
 

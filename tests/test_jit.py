@@ -182,7 +182,7 @@ def run(script: str = KERNELS, **environment: str) -> list[str]:
 def test_a_second_process_finds_what_the_first_compiled(tmp_path: Path) -> None:
     first = run(NETDEF_CACHE_DIR=str(tmp_path))
     assert first[2:] == ["add"], "it was told once, and not after it had said stop"
-    assert Path(first[0]).parent == tmp_path / "netdef"
+    assert Path(first[0]).parent == tmp_path / "netdef-kernels"
     second = run(NETDEF_CACHE_DIR=str(tmp_path))
     assert second == first[:2]
 
@@ -204,15 +204,16 @@ def test_the_cache_of_other_sources_is_another_folder(tmp_path: Path) -> None:
 
 
 def test_caches_that_nobody_used_for_long_are_removed(tmp_path: Path) -> None:
-    parent = tmp_path / "netdef"
-    for name, age in (("old", 31), ("young", 29)):
+    parent = tmp_path / "netdef-kernels"
+    old, young, foreign = "0123456789abcdef", "fedcba9876543210", "thesis"
+    for name, age in ((old, 31), (young, 29), (foreign, 400)):
         (parent / name).mkdir(parents=True)
         then = time.time() - age * 24 * 3600
         os.utime(parent / name, (then, then))
     run("import netdef.jit", NETDEF_CACHE_DIR=str(tmp_path))
     left = {path.name for path in parent.iterdir()}
-    assert "young" in left
-    assert "old" not in left
+    assert {young, foreign} <= left
+    assert old not in left
 
 
 def test_a_cache_folder_that_cannot_be_made(tmp_path: Path) -> None:
@@ -221,7 +222,7 @@ def test_a_cache_folder_that_cannot_be_made(tmp_path: Path) -> None:
     (found,) = run(
         script, NETDEF_CACHE_DIR=str(tmp_path / "file"), XDG_CACHE_HOME=str(tmp_path / "xdg")
     )
-    assert Path(found).parent == tmp_path / "xdg" / "netdef"
+    assert Path(found).parent == tmp_path / "xdg" / "netdef-kernels"
     (found,) = run(
         script,
         NETDEF_CACHE_DIR=str(tmp_path / "file"),

@@ -619,7 +619,7 @@ def test_test_nets_share_the_parameters(make: Made) -> None:
     solver = make("test_iter: [1, 1]\ntest_interval: 10")
     for net in solver.test_nets:
         assert net.phase == pb.TEST
-        assert net.params["ip"][0] is solver.net.params["ip"][0]
+        assert net.params["ip"][0].data is solver.net.params["ip"][0].data
     solver.step(1)
     assert np.array_equal(weight(solver), solver.test_nets[1].params["ip"][0].data)
 

@@ -8,6 +8,7 @@ one would have.
 from __future__ import annotations
 
 import os
+import stat
 from typing import Any
 
 import numpy as np
@@ -136,6 +137,9 @@ def read_mean(path: str) -> NDArray[Any]:
     """
     field = ("transform_param", "mean_file")
     try:
+        if not stat.S_ISREG(os.stat(path).st_mode):
+            # A pipe would be waited for, a device read without end.
+            raise RecordError(f'the mean "{path}" is not a regular file', field)
         if os.path.getsize(path) > LARGEST_MESSAGE:
             raise RecordError(f'the mean "{path}" is larger than 2 GiB, so no BlobProto', field)
         with open(path, "rb") as file:

@@ -81,7 +81,8 @@ class Convolution(Layer):
         padded = [size + 2 * p for size, p in zip(image, pad, strict=True)]
         if channels * math.prod(padded) > MOST_VALUES:
             raise self.error(
-                f"a padded image would be {shape_text((channels, *padded))}: too large",
+                f"a padded image would be {shape_text((channels, *padded))}: "
+                "more than 2^31 - 1 values",
                 "convolution_param",
                 "pad",
             )

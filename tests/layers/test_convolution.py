@@ -198,6 +198,6 @@ MISTAKES = [
     mistake(
         "num_output: 1 kernel_size: 1 pad: 1000000",
         "more than 2^31 - 1 values",
-        "layer",
+        "1000000",
     ),
 ]
