@@ -58,7 +58,7 @@ class Blob:
         self._only_itself(value, self._diff, "diff")
 
     def _only_itself(self, value: Any, held: Any, name: str) -> None:
-        """``blob.data *= 2`` ends by assigning the same array; another one would not reach layers."""
+        """Let ``blob.data *= 2`` end, which assigns the same array; layers would miss another."""
         if value is not held:
             raise AttributeError(f"write into the array: blob.{name}[...] = values")
 

@@ -139,7 +139,7 @@ def read_mean(path: str) -> NDArray[Any]:
     try:
         if not stat.S_ISREG(os.stat(path).st_mode):
             # A pipe would be waited for, a device read without end.
-            raise RecordError(f'the mean "{path}" is not a regular file', field)
+            raise RecordError(f'the mean "{path}" cannot be read: it is no regular file', field)
         if os.path.getsize(path) > LARGEST_MESSAGE:
             raise RecordError(f'the mean "{path}" is larger than 2 GiB, so no BlobProto', field)
         with open(path, "rb") as file:

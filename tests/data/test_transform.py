@@ -153,7 +153,7 @@ def test_the_number_of_mean_values() -> None:
         ({"mean_file": "m", "mean_value": [1]}, "both mean_file and mean_value"),
         ({"force_color": True, "force_gray": True}, "both force_color and force_gray"),
         ({"mean_file": "gone"}, 'the mean "gone" cannot be read: No such'),
-        ({"mean_file": "/"}, 'the mean "/" cannot be read: Is a directory'),
+        ({"mean_file": "/"}, 'the mean "/" cannot be read: it is no regular file'),
     ],
 )
 def test_options_that_cannot_be(config: dict[str, Any], complaint: str) -> None:
