@@ -182,13 +182,6 @@ class KernelCompiled(Event):
 
 
 @dataclass(frozen=True)
-class DataWaited(Event):
-    """The loop had to wait for records: reading them is slower than computing."""
-
-    layer: str
-
-
-@dataclass(frozen=True)
 class DataWrapped(Event):
     """A data layer reached the end of its records and starts again."""
 

@@ -12,7 +12,7 @@ from __future__ import annotations
 
 import os
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import TypeAlias, TypeVar
 
@@ -240,14 +240,19 @@ def write_snapshot(
     params: Mapping[int, Sequence[Array]],
     state: State,
     diffs: Mapping[int, Sequence[Array]] | None = None,
+    before: Callable[[str, str], None] = lambda path, kind: None,
 ) -> tuple[str, str]:
     """Write a model and then the state that names it; the paths of the two.
+
+    ``before`` is called with the path and "model" or "state" before each file is written.
 
     Raises:
         OutputError: one of them cannot be written.
     """
     model_path, state_path = snapshot_names(prefix, state.iteration)
+    before(model_path, "model")
     write_model(model_path, net, params, diffs)
+    before(state_path, "state")
     write_state(state_path, replace(state, learned_net=model_path))
     return model_path, state_path
 

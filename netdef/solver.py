@@ -513,17 +513,19 @@ class Solver:
 
         Raises OutputError; what stood there before is still whole then.
         """
-        prefix = self.param.snapshot_prefix
-        model, state = snapshots.snapshot_names(prefix, self.iter)
         message, params, diffs = self.net.saved()
-        self._tell(SnapshotWriting(model, "model"))
-        snapshots.write_model(model, message, params, diffs if self.param.snapshot_diff else None)
-        self._tell(SnapshotWriting(state, "state"))
-        snapshots.write_state(state, self._state(model))
+        model, state = snapshots.write_snapshot(
+            self.param.snapshot_prefix,
+            message,
+            params,
+            self._state(),
+            diffs if self.param.snapshot_diff else None,
+            lambda path, kind: self._tell(SnapshotWriting(path, kind)),
+        )
         self._tell(SnapshotWritten(model, state, self.iter))
         return state
 
-    def _state(self, model: str) -> snapshots.State:
+    def _state(self) -> snapshots.State:
         shapes = [learnable.blob.shape for learnable in self.net.program.learnable]
         # All first histories, then all second ones: Caffe's order.
         history = [
@@ -533,12 +535,11 @@ class Solver:
         ]
         return snapshots.State(
             self.iter,
-            model,
-            history,
-            self.current_step,
-            self.seed,
-            self.net.program.passes,
-            [
+            history=history,
+            current_step=self.current_step,
+            random_seed=self.seed,
+            forward_passes=self.net.program.passes,
+            cursors=[
                 *(
                     snapshots.Cursor(number, layer.name, layer.records)
                     for number, net in enumerate([self.net, *self.test_nets])

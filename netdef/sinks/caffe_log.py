@@ -135,8 +135,6 @@ def lines(event: events.Event) -> Iterator[Line]:
                 yield Line("solver.cpp:414", f"    Test net output {text}")
         case events.DataWrapped():
             yield Line("data_layer.cpp:73", "Restarting data prefetching from start.")
-        case events.DataWaited():
-            yield Line("blocking_queue.cpp:49", "Waiting for data")
         case events.KernelCompiled():
             yield Line(OURS, "Compiling kernels (first run only)")
         case events.IterationDone(display=True):
