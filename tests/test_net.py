@@ -619,3 +619,36 @@ def test_the_module() -> None:
         assert getattr(caffe, name) is not None
     with pytest.raises(AttributeError, match="has no attribute 'Nett'"):
         _ = caffe.Nett
+
+
+def test_weights_that_are_shared_later_reach_every_layer() -> None:
+    text = """
+        layer { name: "x" type: "Input" top: "x" input_param { shape { dim: [1, 1, 2, 2] } } }
+        layer { name: "c" type: "Convolution" bottom: "x" top: "y"
+                convolution_param { num_output: 1 kernel_size: 2 } }
+    """
+    first, second = Net.from_text(text), Net.from_text(text)
+    second.share_with(first)
+    first.params["c"][1].data[...] = 7
+    assert second.forward(x=np.zeros((1, 1, 2, 2)))["y"].item() == 7
+    # Only values are shared: a gradient of one net is not one of the other.
+    assert second.params["c"][0].diff is not first.params["c"][0].diff
+
+
+def test_layers_of_one_name_are_told() -> None:
+    text = """
+        layer { name: "x" type: "Input" top: "x" input_param { shape { dim: [1, 2] } } }
+        layer { name: "r" type: "ReLU" bottom: "x" top: "y" }
+        layer { name: "r" type: "ReLU" bottom: "y" top: "z" }
+    """
+    with pytest.warns(UserWarning, match='2 layers are called "r"'):
+        Net.from_text(text)
+
+
+def test_an_array_is_written_not_assigned(train: Net) -> None:
+    blob = train.params["ip"][0] if "ip" in train.params else next(iter(train.params.values()))[0]
+    before = blob.data.copy()
+    blob.data *= 2
+    np.testing.assert_array_equal(blob.data, before * 2)
+    with pytest.raises(AttributeError, match=r"blob\.data\[\.\.\.\] = values"):
+        blob.data = before

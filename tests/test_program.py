@@ -10,9 +10,12 @@ import numpy as np
 import pytest
 
 from netdef import graph, prototxt
+from netdef import layer as layer_module
+from netdef.blob import Blob, Shape
 from netdef.data.lmdb_writer import LMDBWriter
 from netdef.errors import NetError
 from netdef.events import DebugLine, Event
+from netdef.layer import Layer
 from netdef.plan import plan
 from netdef.program import Program
 from netdef.proto import netdef_pb2 as pb
@@ -442,3 +445,65 @@ def test_without_debug_info_nothing_is_told() -> None:
     made.forward()
     made.backward()
     assert told == []
+
+
+def test_a_pass_that_begins_in_the_middle_starts_from_nothing() -> None:
+    """The gradient of x is written by "d" and added to by "a"; alone, "a" writes it."""
+    forced = program("force_backward: true\n" + input_of("x") + ip("a", "x") + ip("d", "x"))
+    fill(forced)
+    forced.forward()
+    forced.blobs["a"].diff.fill(1)
+    names = [step.layer.name for step in forced.steps]
+    seen = []
+    for _ in range(3):
+        forced.backward(start=names.index("a"))
+        seen.append(forced.blobs["x"].diff.copy())
+    expected = np.ones((4, 5), np.float32) @ forced.params["a"][0].data
+    for found in seen:
+        np.testing.assert_allclose(found, expected, rtol=1e-5)
+
+
+class Growing(Layer):
+    """A layer whose top takes one row more in each pass, as one whose shape depends on data."""
+
+    bottoms = 0
+    dynamic = True
+    rows = 2
+
+    def shapes(self, *bottoms: Shape) -> list[Shape]:
+        return [(2, 3)]
+
+    def next_shapes(self) -> list[Shape]:
+        self.rows += 1
+        return [(self.rows, 3)]
+
+    def forward(self, bottom: list[Blob], top: list[Blob]) -> None:
+        top[0].data.fill(self.rows)
+
+    def backward(self, top: list[Blob], bottom: list[Blob]) -> None:
+        pass
+
+
+def test_a_shape_that_changes_in_mid_pass_leaves_earlier_layers_alone(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setitem(layer_module._registry, "Growing", Growing)
+    monkeypatch.setattr(Growing, "type", "Growing", raising=False)
+    made = program(
+        "force_backward: true\n"
+        + input_of("x", shape="dim: 2 dim: 1 dim: 4 dim: 4")
+        + 'layer { name: "p" type: "Pooling" bottom: "x" top: "p" '
+        "pooling_param { kernel_size: 2 stride: 2 } }\n"
+        'layer { name: "g" type: "Growing" top: "g" }\n'
+        'layer { name: "r" type: "ReLU" bottom: "g" top: "r" }\n'
+    )
+    for rows in (3, 4):
+        fill(made, rows)
+        made.forward()
+        assert made.blobs["r"].data.tolist() == [[rows] * 3] * rows
+        made.blobs["p"].diff.fill(1)
+        made.backward()
+        windows = made.blobs["x"].data.reshape(2, 2, 2, 2, 2).transpose(0, 1, 3, 2, 4)
+        largest = windows == windows.max(axis=(3, 4), keepdims=True)
+        routed = made.blobs["x"].diff.reshape(2, 2, 2, 2, 2).transpose(0, 1, 3, 2, 4)
+        np.testing.assert_array_equal(routed, largest.astype(np.float32))

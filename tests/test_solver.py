@@ -25,6 +25,7 @@ from netdef.errors import (
 )
 from netdef.proto import netdef_pb2 as pb
 from netdef.solver import Action, Solver
+from netdef.solver import test_net_of as net_to_test
 
 #: A linear fit: loss = |W x + b - y|^2 / 2N, whose gradient numpy can follow.
 FIT = """
@@ -1170,3 +1171,59 @@ def test_a_solverstate_that_is_cut_short(make: Made) -> None:
     solver = make("", resuming=True)
     untouched(solver, lambda: solver.restore(path), WeightsError)
     untouched(solver, lambda: solver.restore("nowhere.solverstate"), WeightsError)
+
+
+def test_a_resumed_test_net_draws_the_same_numbers(make: Made) -> None:
+    """DummyData of the test net fills its top anew in each pass."""
+    net = Path("net.prototxt").read_text(encoding="utf-8")
+    noise = """
+        layer { name: "noise" type: "DummyData" top: "noise" include { phase: TEST }
+                dummy_data_param { shape { dim: 3 } data_filler { type: "gaussian" } } }
+    """
+    Path("noisy.prototxt").write_text(net + noise, encoding="utf-8")
+    text = 'net: "noisy.prototxt"\ntest_iter: 1\ntest_interval: 1\nsnapshot: 2'
+
+    def noises() -> list[Any]:
+        return [
+            output.values
+            for event in make.of(events.TestFinished)
+            for output in event.outputs
+            if output.name == "noise"
+        ]
+
+    make(text).solve()
+    whole = noises()
+    make.told.clear()
+    make(text).solve("snap_iter_2.solverstate")
+    assert noises() == whole[2:]
+    assert whole[2] != whole[1]
+
+
+def test_a_snapshot_that_lacks_a_layer_is_of_another_net(make: Made) -> None:
+    solver = make("")
+    solver.step(1)
+    state = solver.snapshot()
+    net = Path("net.prototxt").read_text(encoding="utf-8")
+    Path("renamed.prototxt").write_text(net.replace('name: "ip"', 'name: "fc"'), encoding="utf-8")
+    other = make('net: "renamed.prototxt"')
+    with pytest.raises(WeightsError, match="it has no weights for fc"):
+        other.restore(state)
+
+
+def test_a_diverged_loss_is_told_once(make: Made) -> None:
+    make("base_lr: 1e30\nmax_iter: 5").solve()
+    told = [event.text for event in make.of(events.Warned) if "diverged" in event.text]
+    assert len(told) == 1
+    assert "base_lr below 1e+30" in told[0]
+
+
+def test_a_gpu_is_taken_as_the_cpu(make: Made) -> None:
+    make("solver_mode: GPU")
+    assert any("GPU" in event.text for event in make.of(events.Note))
+
+
+def test_the_state_of_the_test_net_goes_with_it(make: Made) -> None:
+    make('test_state { stage: "deep" }\ntest_iter: 1\ntest_interval: 1')
+    document, state = net_to_test("solver.prototxt", make.told.append)
+    assert list(state.stage) == ["deep"]
+    assert document.positions.file == "net.prototxt"

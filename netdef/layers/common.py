@@ -104,6 +104,12 @@ def normalizer(
     return float(max(1, count))
 
 
+def set_scalar(top: Blob, value: float) -> None:
+    """Give a scalar top its value; one beyond its type becomes infinite, as a cast in Caffe does."""
+    with np.errstate(over="ignore"):
+        top.data[...] = value
+
+
 def scratch(shape: Shape, dtype: Any) -> Array:
     """Memory that a layer keeps between forward and backward."""
     return np.empty(shape, dtype)

@@ -10,7 +10,7 @@ from netdef.blob import Blob, Shape, shape_text
 from netdef.jit import kernel, prange
 from netdef.kernels.elementwise import scale_into, sum_of_squares
 from netdef.layer import Layer, register
-from netdef.layers.common import scratch
+from netdef.layers.common import scratch, set_scalar
 
 
 @register("EuclideanLoss")
@@ -44,7 +44,7 @@ class EuclideanLoss(Layer):
     def forward(self, bottom: list[Blob], top: list[Blob]) -> None:
         _subtract(bottom[0].flat, bottom[1].flat, self._difference)
         squares = sum_of_squares(self._difference)
-        top[0].data[...] = squares / (2 * max(1, bottom[0].shape[0]))
+        set_scalar(top[0], squares / (2 * max(1, bottom[0].shape[0])))
 
     def backward(self, top: list[Blob], bottom: list[Blob]) -> None:
         scale = top[0].diff.item() / max(1, bottom[0].shape[0])

@@ -21,6 +21,7 @@ from netdef.layers.common import (
     normalizer,
     read_label,
     scratch,
+    set_scalar,
 )
 
 
@@ -70,7 +71,7 @@ class SoftmaxWithLoss(Layer):
             raise bad_label(self, bottom[1], int(np.argmax(self._losses == INVALID)), classes)
         counted = self._losses[~marked]
         self._normalizer = normalizer(self._mode, outer, inner, counted.size)
-        top[0].data[...] = counted.sum() / self._normalizer
+        set_scalar(top[0], counted.sum() / self._normalizer)
         if len(top) == 2:
             np.copyto(top[1].flat, self._prob.reshape(-1))
 
