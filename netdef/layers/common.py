@@ -105,7 +105,7 @@ def normalizer(
 
 
 def set_scalar(top: Blob, value: float) -> None:
-    """Give a scalar top its value; one beyond its type becomes infinite, as a cast in Caffe does."""
+    """Give a scalar top its value; one beyond its type becomes infinite, as in Caffe."""
     with np.errstate(over="ignore"):
         top.data[...] = value
 
