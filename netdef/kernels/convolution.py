@@ -220,17 +220,12 @@ def backward_weights(g: Geometry, x: Array, dy: Array, dweight: Array) -> None:
         images = _padded_images(g, flat_x, first, size, scratch)
         gradient = flat_dy[first * dy_image : (first + size) * dy_image]
         _pack_rows(e, g.positions.size, gradient, packed)
+        target = sums if own_sums else flat_dw
+        _backward_weights(
+            e, g.positions, g.taps.size, *along.taps, images, packed, size, own_sums, target
+        )
         if own_sums:
-            if size == 1:
-                sums[:sums_image].fill(0)  # one part alone is added to what stands there
-            _backward_weights(
-                e, g.positions, g.taps.size, *along.taps, images, packed, size, size, sums
-            )
             _add_parts(sums, size, flat_dw)
-        else:
-            _backward_weights(
-                e, g.positions, g.taps.size, *along.taps, images, packed, size, 1, flat_dw
-            )
 
 
 def backward_data(g: Geometry, weight: Array, dy: Array, dx: Array) -> None:
@@ -453,26 +448,28 @@ def _backward_weights(
     images: Any,
     packed: Any,
     count: Any,
-    parts: Any,
+    own_sums: Any,
     sums: Any,
 ) -> None:
-    """Sum each of ``parts`` runs of images by itself; one part alone is added to ``sums``."""
+    """Write one sum per image where ``own_sums``, else add all images to the one in ``sums``."""
     wide = columns(images[0])
     depth = positions.size
     t_panels = (width + wide - 1) // wide
     m_panels = (e.outputs + ROWS - 1) // ROWS
     group_size = e.channels * e.plane
+    parts = count if own_sums else 1
+    each = 1 if own_sums else count
     for job in prange(parts * e.groups * t_panels):
         t = (job % t_panels) * wide
         group = (job // t_panels) % e.groups
         part = job // (t_panels * e.groups)
         lanes = min(wide, width - t)
         panel = np.zeros(min(depth, DEPTH) * wide, images.dtype)
-        for n in range(count * part // parts, count * (part + 1) // parts):
+        for n in range(part * each, (part + 1) * each):
             member = n * e.groups + group
             for p in range(0, depth, DEPTH):
                 steps = min(DEPTH, depth - p)
-                add = 1 if parts == 1 or p > 0 else 0
+                add = 0 if own_sums and p == 0 else 1
                 _gather(
                     images,
                     member * group_size,

@@ -7,6 +7,7 @@ with one instruction and the rest one by one. Nothing beyond the run is read or 
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import Any
 
 from llvmlite import ir
@@ -34,52 +35,38 @@ def _add(builder: Any, like: Any, element: Any, lanes: int, target: Any, source:
     builder.store(builder.fadd(old, value), to).align = like.bitwidth // 8
 
 
-@intrinsic  # type: ignore[untyped-decorator]
-def copy_octet(typingctx: Any, like: Any, target: Any, source: Any) -> Any:
-    """Copy eight numbers of the type of ``like`` from one address to another."""
+def _operation(like: Any, emit: Callable[..., None], lanes: int) -> Any:
+    """Signature and code of an intrinsic (like, target address, source address)."""
 
     def codegen(context: Any, builder: Any, signature: Any, args: Any) -> Any:
-        element = context.get_value_type(like)
-        _copy(builder, like, element, OCTET, args[1], args[2])
+        emit(builder, like, context.get_value_type(like), lanes, args[1], args[2])
         return context.get_dummy_value()
 
     return types.void(like, types.int64, types.int64), codegen
+
+
+@intrinsic  # type: ignore[untyped-decorator]
+def copy_octet(typingctx: Any, like: Any, target: Any, source: Any) -> Any:
+    """Copy eight numbers of the type of ``like`` from one address to another."""
+    return _operation(like, _copy, OCTET)
 
 
 @intrinsic  # type: ignore[untyped-decorator]
 def copy_quad(typingctx: Any, like: Any, target: Any, source: Any) -> Any:
     """Copy four numbers of the type of ``like`` from one address to another."""
-
-    def codegen(context: Any, builder: Any, signature: Any, args: Any) -> Any:
-        element = context.get_value_type(like)
-        _copy(builder, like, element, QUAD, args[1], args[2])
-        return context.get_dummy_value()
-
-    return types.void(like, types.int64, types.int64), codegen
+    return _operation(like, _copy, QUAD)
 
 
 @intrinsic  # type: ignore[untyped-decorator]
 def add_octet(typingctx: Any, like: Any, target: Any, source: Any) -> Any:
     """Add eight numbers of the type of ``like`` at one address to those at another."""
-
-    def codegen(context: Any, builder: Any, signature: Any, args: Any) -> Any:
-        element = context.get_value_type(like)
-        _add(builder, like, element, OCTET, args[1], args[2])
-        return context.get_dummy_value()
-
-    return types.void(like, types.int64, types.int64), codegen
+    return _operation(like, _add, OCTET)
 
 
 @intrinsic  # type: ignore[untyped-decorator]
 def add_quad(typingctx: Any, like: Any, target: Any, source: Any) -> Any:
     """Add four numbers of the type of ``like`` at one address to those at another."""
-
-    def codegen(context: Any, builder: Any, signature: Any, args: Any) -> Any:
-        element = context.get_value_type(like)
-        _add(builder, like, element, QUAD, args[1], args[2])
-        return context.get_dummy_value()
-
-    return types.void(like, types.int64, types.int64), codegen
+    return _operation(like, _add, QUAD)
 
 
 @inline
