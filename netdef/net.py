@@ -117,7 +117,7 @@ class Net:
     ) -> Net:
         """A net from a message as it was parsed.
 
-        ``options``: ``dtype`` (float32; float64 to check gradients), ``seed`` of its random numbers,
+        ``options``: ``dtype`` (float32; float64 to check gradients), ``seed`` of random numbers,
         ``share`` (a Net whose parameters it uses where layer names agree), ``keep_all`` (every blob
         has memory of its own, split ones too), ``emit`` (is told of events).
         """
