@@ -17,6 +17,14 @@ What the program guarantees to ``backward``:
   ``self.learn[i]`` is false where parameter ``i`` needs none
 - a layer with ``in_place`` may get the same blob as bottom and top: ``top.data`` may overwrite
   ``bottom.data``, ``bottom.diff`` may overwrite ``top.diff``
+
+A layer whose top shapes depend on data has ``dynamic``: before each forward pass the program asks
+``next_shapes(bottom)`` and, where the answer changed, plans again what follows.
+
+The docstring of a layer is its reference page (``netdef layers TYPE``, docs/layers), in Markdown:
+one sentence; an indented block with the formula; one with the lines ``bottom``, ``top`` and
+``params``; remarks; ``Example::`` with a layer in prototxt whose bottoms have their shapes in a
+comment; ``Deviations:`` from Caffe, if any; ``Source:``.
 """
 
 from __future__ import annotations
@@ -46,11 +54,16 @@ Locate = Callable[..., Location | None]
 
 
 class Param(NamedTuple):
-    """A parameter a layer learns: its name within the layer, its shape, what it starts from."""
+    """A parameter of a layer: its name within the layer, its shape, what it starts from.
+
+    ``learns`` is false for what the layer itself keeps up to date in ``forward``, such as running
+    means: it has no gradient, and its ``lr_mult`` is 0.
+    """
 
     name: str
     shape: Shape
     filler: pb.FillerParameter
+    learns: bool = True
 
 
 def _nowhere(*path: str | int) -> Location | None:
@@ -67,8 +80,7 @@ class Layer:
     Class attributes a layer sets: ``bottoms`` and ``tops`` (how many blobs), ``in_place`` (a top
     may be the bottom of the same index), ``no_gradient`` (bottoms that have none, such as labels),
     ``loss`` (the first top is a loss of weight 1 unless the net says otherwise), ``dynamic`` (top
-    shapes depend on data: the layer has ``next_shapes()``, asked before each forward), ``source``
-    (brings records: see ``Source``).
+    shapes depend on data), ``source`` (brings records: see ``Source``).
     """
 
     type: ClassVar[str]
@@ -117,8 +129,11 @@ class Layer:
         """Compute ``bottom[i].diff`` where it is not None, and add to the parameters' gradients."""
         raise NotImplementedError
 
-    def next_shapes(self) -> list[Shape]:
-        """Only of ``dynamic`` layers: the shapes the tops take in the forward that follows."""
+    def next_shapes(self, bottom: list[Blob]) -> list[Shape]:
+        """Only of ``dynamic`` layers: the shapes the tops take in the forward that follows.
+
+        What was computed to find them may be kept for that ``forward``, which is called next.
+        """
         raise NotImplementedError
 
     def close(self) -> None:

@@ -44,6 +44,7 @@ class ParamPlan:
     owner: int
     lr_mult: float
     decay_mult: float
+    learns: bool = True  # false where its layer keeps it up to date
 
 
 @dataclass(frozen=True)
@@ -114,7 +115,7 @@ def plan(net: pb.NetParameter, positions: Positions | None = None, keep_all: boo
     layers = [_create(message, net.state.phase, positions) for message in net.layer]
     drafts, shapes = _connect(layers)
     params, owned = _share(drafts)
-    gradients = _gradients(net, drafts, owned)
+    gradients = _gradients(net, drafts, params, owned)
     return _assemble(net, drafts, shapes, params, owned, gradients, keep_all)
 
 
@@ -128,7 +129,9 @@ def reshape(old: Plan, wanted: Mapping[str, Shape]) -> Plan:
     layers = []
     for planned in old.layers:
         bottoms = [shapes[name] for name in planned.bottoms]
-        if planned.layer.dynamic or not bottoms:
+        # What a dynamic layer announced holds for as long as its bottoms keep their shapes.
+        kept = planned.layer.dynamic and tuple(bottoms) == planned.bottom_shapes
+        if kept or not bottoms:
             tops = [
                 wanted.get(name, shape)
                 for name, shape in zip(planned.tops, planned.top_shapes, strict=True)
@@ -329,10 +332,15 @@ def _share(drafts: list[_Draft]) -> tuple[list[ParamPlan], list[tuple[int, ...]]
                     owner,
                     spec.lr_mult,
                     spec.decay_mult,
+                    param.learns,
                 )
             )
             if owner != number:
                 _check_shared_shape(layer, i, spec, param, params[owner])
+            if not param.learns:
+                _check_kept_by_layer(layer, i, spec, param)
+                params[owner] = replace(params[owner], lr_mult=0.0)
+                continue
             for name in ("lr_mult", "decay_mult"):
                 if not spec.HasField(name):
                     continue
@@ -348,6 +356,18 @@ def _share(drafts: list[_Draft]) -> tuple[list[ParamPlan], list[tuple[int, ...]]
                 params[owner] = replace(params[owner], **{name: value})
         owned.append(tuple(range(first, len(params))))
     return params, owned
+
+
+def _check_kept_by_layer(layer: Layer, index: int, spec: pb.ParamSpec, param: Param) -> None:
+    if spec.HasField("lr_mult") and spec.lr_mult != 0:
+        raise layer.error(
+            f"its {param.name} is kept up to date by the layer itself, so lr_mult "
+            f"{spec.lr_mult:g} is not possible",
+            "param",
+            index,
+            "lr_mult",
+            hint="say lr_mult: 0, or leave the param out",
+        )
 
 
 def _check_shared_shape(
@@ -377,7 +397,10 @@ class _Gradients:
 
 
 def _gradients(
-    net: pb.NetParameter, drafts: list[_Draft], owned: list[tuple[int, ...]]
+    net: pb.NetParameter,
+    drafts: list[_Draft],
+    params: list[ParamPlan],
+    owned: list[tuple[int, ...]],
 ) -> _Gradients:
     """Who needs a gradient, as Caffe's ``Net::Init`` decides it."""
     blob_needs: dict[str, bool] = {}
@@ -394,7 +417,8 @@ def _gradients(
         needs = [blob_needs.get(name, False) for name in draft.bottoms]
         # Each layer goes by its own lr_mult here, also where it shares a parameter.
         specs = draft.layer.message.param
-        learn = [k >= len(specs) or specs[k].lr_mult != 0 for k in range(len(own))]
+        learns = [params[number].learns for number in own]
+        learn = [learns[k] and (k >= len(specs) or specs[k].lr_mult != 0) for k in range(len(own))]
         backward = any(needs) or any(learn)
         result.propagate.append(list(asked) if asked else needs)
         result.learn.append(learn)
@@ -422,7 +446,7 @@ def _gradients(
     if net.force_backward:
         for i, draft in enumerate(drafts):
             result.backward[i] = True
-            result.learn[i] = [True] * len(owned[i])
+            result.learn[i] = [params[number].learns for number in owned[i]]
             result.propagate[i] = [
                 wanted or index not in draft.layer.no_gradient
                 for index, wanted in enumerate(result.propagate[i])

@@ -218,10 +218,10 @@ class Program:
         last = len(self.steps) if end is None else end + 1
         for step in self.steps[start:last]:
             layer = step.layer
+            layer.iteration = iteration
             if layer.dynamic:
                 self._follow(step)
             if not step.plan.alias:
-                layer.iteration = iteration
                 layer.forward(step.bottom, step.top)
             for blob, weight in step.losses:
                 loss += weight * (blob.data.item() if blob.data.size == 1 else blob.data.sum())
@@ -271,7 +271,7 @@ class Program:
 
     def _follow(self, step: Step) -> None:
         """Let a layer whose top shapes depend on data announce them; plan again if they changed."""
-        shapes = step.layer.next_shapes()
+        shapes = step.layer.next_shapes(step.bottom)
         changed = {
             name: shape
             for name, shape, old in zip(step.plan.tops, shapes, step.plan.top_shapes, strict=True)

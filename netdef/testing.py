@@ -95,6 +95,8 @@ class Case:
     bottoms: Sequence[Shape]
     expected: Callable[..., Any]
     draw: Draw | Sequence[Draw] = normal
+    #: How the parameters are drawn: one for all, or one for each.
+    params: Draw | Sequence[Draw] = field(default=normal, kw_only=True)
     #: Shapes the layer is given in between when it is reshaped; by default the batch grows by one.
     other: Sequence[Shape] | None = field(default=None, kw_only=True)
     #: False where the layer can work in place, but not with these options.
@@ -117,7 +119,7 @@ class Case:
     def differentiable(self) -> bool:
         """Whether there is anything to compute the gradient of."""
         layer = self.layer()
-        learns = any(True for _ in layer.params(*self.bottoms))
+        learns = any(param.learns for param in layer.params(*self.bottoms))
         moves = any(i not in layer.no_gradient for i in range(len(self.bottoms)))
         return not self.forward_only and (learns or moves)
 
@@ -210,12 +212,15 @@ class Trial:
         self.layer = layer = create(message, case.phase)
         tops = layer.shapes(*bottoms)
         params = list(layer.params(*bottoms))
+        self.learns = [param.learns for param in params]
         layer.dtype = dtype
         layer.key = layer.draw_key(SEED)
-        layer.learn = [True] * len(params)
+        layer.learn = self.learns
         layer.blobs = [
-            Blob(self._drawn(normal, shape, _PARAMS + i), np.zeros(shape, dtype), name)
-            for i, (name, shape, _) in enumerate(params)
+            Blob(self._drawn(draw, shape, _PARAMS + i), np.zeros(shape, dtype), name)
+            for i, (draw, (name, shape, *_)) in enumerate(
+                zip(_each(case.params, len(params)), params, strict=True)
+            )
         ]
         self._bind(bottoms, tops)
 
@@ -252,11 +257,11 @@ class Trial:
 
     def forward(self, iteration: int = 0) -> None:
         """One forward pass, as the program makes it in this iteration."""
+        self.layer.iteration = np.uint64(iteration)
         if self.layer.dynamic:
-            shapes = self.layer.next_shapes()
+            shapes = self.layer.next_shapes(self.bottom)
             if shapes != [blob.shape for blob in self.top]:
                 self._bind([blob.shape for blob in self.bottom], shapes)
-        self.layer.iteration = np.uint64(iteration)
         self.layer.forward(self.bottom, self.top)
 
     def backward(self) -> None:
@@ -276,10 +281,12 @@ class Trial:
 
     @property
     def leaves(self) -> list[Blob]:
-        """What has a gradient: bottoms and parameters."""
+        """What has a gradient: bottoms, and the parameters that learn."""
         if not self.case.differentiable:
             return []
-        return [blob for blob in (*self.bottom, *self.layer.blobs) if blob.diff is not None]
+        params = zip(self.layer.blobs, self.learns, strict=True)
+        learned = [blob for blob, learns in params if learns]
+        return [*(blob for blob in self.bottom if blob.diff is not None), *learned]
 
 
 def _gradient_of(blob: Blob) -> str:
@@ -506,10 +513,10 @@ def parameters_that_do_not_learn_are_left_alone(case: Case) -> None:
     """Where ``learn[i]`` is false, the gradient of parameter i is not touched; all others stay."""
     with Trial(case) as trial:
         expected = trial.run()
-        count = len(trial.layer.blobs)
-    for i in range(count):
+        learns = trial.learns
+    for i in np.flatnonzero(learns):
         with Trial(case) as trial:
-            trial.layer.learn = [j != i for j in range(count)]
+            trial.layer.learn = [wanted and j != i for j, wanted in enumerate(learns)]
             param = trial.layer.blobs[i]
             param.diff.fill(7)
             kept = {_gradient_of(param): param.diff.copy()}
@@ -518,15 +525,20 @@ def parameters_that_do_not_learn_are_left_alone(case: Case) -> None:
 
 @_check()
 def inputs_are_left_alone(case: Case) -> None:
-    """Neither pass changes a bottom or a parameter, and backward changes no top."""
+    """Neither pass changes a bottom or a parameter, and backward changes no top.
+
+    Parameters that the layer itself keeps up to date are its own affair in forward.
+    """
     with Trial(case) as trial:
-        held = [*trial.bottom, *trial.layer.blobs]
+        params = zip(trial.layer.blobs, trial.learns, strict=True)
+        held = [*trial.bottom, *(blob for blob, learns in params if learns)]
         before = {blob.name: blob.data.copy() for blob in held}
         trial.forward()
         assert_same_bits({blob.name: blob.data for blob in held}, before, "after forward")
         if not case.differentiable:
             return
-        held += trial.top
+        held = [*trial.bottom, *trial.layer.blobs, *trial.top]
+        before |= {blob.name: blob.data.copy() for blob in trial.layer.blobs}
         before |= {blob.name: blob.data.copy() for blob in trial.top}
         before |= {_gradient_of(blob): blob.diff.copy() for blob in trial.top}
         trial.backward()

@@ -473,7 +473,7 @@ class Growing(Layer):
     def shapes(self, *bottoms: Shape) -> list[Shape]:
         return [(2, 3)]
 
-    def next_shapes(self) -> list[Shape]:
+    def next_shapes(self, bottom: list[Blob]) -> list[Shape]:
         self.rows += 1
         return [(self.rows, 3)]
 

@@ -1,4 +1,4 @@
-"""What several layers ask: axes, shapes of kernels, labels, the normalisation of losses."""
+"""What several layers share: neurons, axes, labels, the normalisation of losses."""
 
 from __future__ import annotations
 
@@ -12,6 +12,47 @@ from netdef.errors import DataError
 from netdef.jit import inline
 from netdef.layer import Layer
 from netdef.proto import netdef_pb2 as pb
+
+
+class Neuron(Layer):
+    """A layer that maps each value by itself: one bottom, one top of its shape, in place if asked.
+
+    A subclass gives ``map`` and ``chain``, mostly one kernel each.
+    """
+
+    in_place = True
+    #: Whether the gradient is computed from x; working in place, forward then keeps a copy of it.
+    reads_bottom = False
+
+    _kept: Array | None = None
+
+    def shapes(self, *bottoms: Shape) -> list[Shape]:
+        return [bottoms[0]]
+
+    def setup(self, bottom: list[Blob], top: list[Blob]) -> None:
+        overwritten = top[0].data is bottom[0].data and bottom[0].diff is not None
+        keep = self.reads_bottom and overwritten
+        self._kept = scratch((bottom[0].count,), self.dtype) if keep else None
+
+    def forward(self, bottom: list[Blob], top: list[Blob]) -> None:
+        if self._kept is not None:
+            np.copyto(self._kept, bottom[0].flat)
+        self.map(bottom[0].flat, top[0].flat)
+
+    def backward(self, top: list[Blob], bottom: list[Blob]) -> None:
+        if bottom[0].diff is None:
+            return
+        x = bottom[0].flat if self._kept is None else self._kept
+        self.chain(x, top[0].flat, top[0].flat_diff, bottom[0].flat_diff)
+
+    def map(self, x: Array, y: Array) -> None:
+        """y = f(x), on flat arrays; ``y`` may be ``x``."""
+        raise NotImplementedError
+
+    def chain(self, x: Array, y: Array, dy: Array, dx: Array) -> None:
+        """dx = dy f'(x), on flat arrays; ``dx`` may be ``dy``, and unless the layer
+        ``reads_bottom``, ``x`` may be ``y``."""
+        raise NotImplementedError
 
 
 def axis_of(layer: Layer, shape: Shape, axis: int, *path: str | int) -> int:

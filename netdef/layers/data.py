@@ -93,7 +93,7 @@ class Data(Layer):
         self.close()
         self._records = records
 
-    def next_shapes(self) -> list[Shape]:
+    def next_shapes(self, bottom: list[Blob]) -> list[Shape]:
         if self._next is None:
             self._next = self._take()
         return self._tops(self._next.data.shape)

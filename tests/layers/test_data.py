@@ -138,7 +138,7 @@ def make() -> Iterator[Layers]:
 
 def deliver(layer: Data) -> list[np.ndarray]:
     """One forward pass, as the program makes it."""
-    top = [Blob(np.full(shape, np.nan, layer.dtype)) for shape in layer.next_shapes()]
+    top = [Blob(np.full(shape, np.nan, layer.dtype)) for shape in layer.next_shapes([])]
     layer.forward([], top)
     return [blob.data for blob in top]
 
@@ -431,7 +431,7 @@ def test_options_that_do_not_fit(
 
 def test_a_missing_database(make: Layers, tmp_path: Path) -> None:
     layer = make(tmp_path / "gone")
-    for ask in (layer.shapes, layer.next_shapes, lambda: layer.size):
+    for ask in (layer.shapes, lambda: layer.next_shapes([]), lambda: layer.size):
         with pytest.raises(DataError) as caught:
             ask()
         assert "there is no database at" in said(caught.value, "data_param/source")
@@ -475,7 +475,7 @@ def test_a_bad_record_is_named_after_the_batches_before_it(
     deliver(layer)
     for _ in range(2):
         with pytest.raises(DataError) as caught:
-            layer.next_shapes()
+            layer.next_shapes([])
         expected = f'record 3 (key "00000003") of "{folder}" {message}'
         assert said(caught.value, "data_param/source") == expected
     assert layer.records == 2
@@ -507,13 +507,13 @@ def test_a_batch_that_fits_no_memory(tmp_path: Path, make: Layers) -> None:
     folder = write(tmp_path / "db", [datum(np.zeros((3, 200, 200), np.uint8))])
     layer = make(folder, "batch_size: 4294967295", tops=1)  # 2 PB: no machine promises that
     with pytest.raises(DataError) as caught:
-        layer.next_shapes()
+        layer.next_shapes([])
     assert "there is no memory for 4 batches" in said(caught.value, "data_param/batch_size")
 
 
 def test_a_database_that_is_written_while_it_is_read(database: Path, make: Layers) -> None:
     layer = make(database, "batch_size: 1 prefetch: 1")
-    layer.next_shapes()  # takes the only batch: nothing is read until it is delivered
+    layer.next_shapes([])  # takes the only batch: nothing is read until it is delivered
     write(database, [datum(IMAGES[0])])
     deliver(layer)
     with pytest.raises(DataError, match="was written to by another program"):

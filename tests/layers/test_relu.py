@@ -22,7 +22,6 @@ CASES = [
         [X],
         lambda x: np.where(x > 0, x, -0.5 * x),
         off_zero,
-        in_place=False,
     ),
     Case('type: "ReLU"', [(7,)], lambda x: np.maximum(x, 0), off_zero),
     Case('type: "ReLU"', [(0, 3)], lambda x: x, off_zero),
@@ -31,12 +30,7 @@ CASES = [
 MISTAKES = [
     Mistake('type: "ReLU"', [X, X], "takes 1 bottom blob, but 2 given", '"x1"'),
     Mistake('type: "ReLU" top: "y" top: "z"', [X], "takes 1 top blob, but 2 given", '"z"'),
-    Mistake(
-        'type: "ReLU" relu_param { negative_slope: -0.5 } top: "x0"',
-        [X],
-        "negative_slope -0.5 cannot work in place",
-        "-0.5",
-    ),
+    Mistake('type: "ReLU"', [], "takes 1 bottom blob, but 0 given", "layer"),
 ]
 
 
