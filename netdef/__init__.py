@@ -19,7 +19,7 @@ TEST = 1
 #: none.
 _HOMES = {
     "Blob": "netdef.blob",
-    "Layer": "netdef.layer",
+    "Layer": "netdef.pycaffe",
     "Net": "netdef.net",
     "NetdefError": "netdef.errors",
     "SGDSolver": "netdef.solver",
@@ -53,8 +53,9 @@ if TYPE_CHECKING:
     from netdef.blob import Blob
     from netdef.errors import NetdefError
     from netdef.jit import set_num_threads
-    from netdef.layer import Layer, layer_type_list
+    from netdef.layer import layer_type_list
     from netdef.net import Net, set_random_seed
+    from netdef.pycaffe import Layer
     from netdef.solver import SGDSolver, Solver, get_solver
 
 

@@ -39,6 +39,11 @@ class Blob:
         self.flat = data.reshape(-1)
         self.flat_diff = None if diff is None else diff.reshape(-1)
 
+    @classmethod
+    def zeros(cls, shape: Shape, name: str = "", dtype: Any = np.float32) -> Blob:
+        """A blob of its own memory, with a gradient."""
+        return cls(np.zeros(shape, dtype), np.zeros(shape, dtype), name)
+
     @property
     def data(self) -> Array:
         """The values; write into them with ``blob.data[...] = x``."""

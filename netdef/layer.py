@@ -38,7 +38,7 @@ from typing import Any, ClassVar, NamedTuple, TypeVar
 import numpy as np
 
 from netdef import rng
-from netdef.blob import Blob, Shape
+from netdef.blob import Array, Blob, Shape
 from netdef.errors import Location, NetdefError, NetError, did_you_mean
 from netdef.events import Event
 from netdef.proto import netdef_pb2 as pb
@@ -56,13 +56,14 @@ Locate = Callable[..., Location | None]
 class Param(NamedTuple):
     """A parameter of a layer: its name within the layer, its shape, what it starts from.
 
+    ``filler`` may be the values themselves.
     ``learns`` is false for what the layer itself keeps up to date in ``forward``, such as running
     means: it has no gradient, and its ``lr_mult`` is 0.
     """
 
     name: str
     shape: Shape
-    filler: pb.FillerParameter
+    filler: pb.FillerParameter | Array
     learns: bool = True
 
 
@@ -80,7 +81,8 @@ class Layer:
     Class attributes a layer sets: ``bottoms`` and ``tops`` (how many blobs), ``in_place`` (a top
     may be the bottom of the same index), ``no_gradient`` (bottoms that have none, such as labels),
     ``loss`` (the first top is a loss of weight 1 unless the net says otherwise), ``dynamic`` (top
-    shapes depend on data), ``source`` (brings records: see ``Source``).
+    shapes depend on data), ``source`` (brings records: see ``Source``), ``also_reads`` (messages of
+    ``LayerParameter`` it reads beside its own).
     """
 
     type: ClassVar[str]
@@ -93,6 +95,7 @@ class Layer:
     loss: ClassVar[bool] = False
     dynamic: ClassVar[bool] = False
     source: ClassVar[bool] = False
+    also_reads: ClassVar[tuple[str, ...]] = ()
 
     def __init__(
         self, message: pb.LayerParameter, phase: int = pb.TRAIN, locate: Locate = _nowhere

@@ -12,7 +12,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 
 from netdef import graph
-from netdef.blob import Shape, shape_text
+from netdef.blob import Array, Shape, shape_text
 from netdef.errors import Location, NetError
 from netdef.layer import MOST_VALUES, Arity, Layer, Param, create
 from netdef.proto import netdef_pb2 as pb
@@ -40,7 +40,7 @@ class ParamPlan:
     index: int
     name: str  # as Caffe's logs call it: the shared name, or the index within the layer
     shape: Shape
-    filler: pb.FillerParameter
+    filler: pb.FillerParameter | Array
     owner: int
     lr_mult: float
     decay_mult: float

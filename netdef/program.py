@@ -126,6 +126,9 @@ class Program:
 
     def _fill(self, number: int, data: Array, key: np.uint64) -> None:
         planned = self.plan.params[number]
+        if isinstance(planned.filler, np.ndarray):
+            data[...] = planned.filler
+            return
         try:
             fillers.fill(planned.filler, data, key)
         except NetError as error:

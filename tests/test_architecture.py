@@ -41,7 +41,9 @@ ROOMS = {
     "data": "jit rng files errors events proto",
     # A layer knows its blobs, and nothing of the net it stands in.
     "layer": "rng blob errors events proto",
-    "layers": "layer jit kernels rng fillers data blob errors events proto",
+    # The names that Python layers import.
+    "pycaffe": "netdef blob proto",
+    "layers": "layer pycaffe jit kernels rng fillers data blob errors events proto",
     # From graph to arrays.
     "plan": "graph layer prototxt blob errors proto",
     "program": "plan layer kernels rng fillers blob errors events",
@@ -56,9 +58,12 @@ ROOMS = {
     "solvers": "jit kernels prototxt blob errors proto",
     "solver": "net solvers schedule upgrade prototxt weights snapshot kernels jit rng"
     " blob errors events proto",
+    # What is said of all of it.
+    "reference": "solvers layer schedule fillers prototxt proto",
     "sinks": "plan prototxt errors events proto",
     "cli": "netdef solver solvers evaluate net plan graph layer upgrade prototxt schedule"
-    " weights snapshot data sinks jit blob files errors events proto",
+    " weights snapshot data sinks reference jit blob files errors events proto",
+    "__main__": "cli",
 }
 
 #: Outside libraries that only some rooms may import. numpy and protobuf are everywhere.

@@ -88,6 +88,12 @@ def _discover() -> None:
         importlib.import_module(f"netdef.solvers.{module.name}")
 
 
+def rules() -> dict[str, type[Rule]]:
+    """Every update rule by its name."""
+    _discover()
+    return dict(sorted(_registry.items()))
+
+
 def create(solver: pb.SolverParameter, dtype: Any, positions: Positions | None = None) -> Rule:
     """The update rule a solver names. Raises SolverError for an unknown one."""
     _discover()

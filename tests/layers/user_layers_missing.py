@@ -1,0 +1,1 @@
+import module_that_nobody_has  # noqa: F401

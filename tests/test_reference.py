@@ -1,0 +1,214 @@
+"""The reference documentation: complete, fresh, and its examples run."""
+
+from __future__ import annotations
+
+import re
+import shutil
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+
+from netdef import fillers, prototxt, reference, schedule
+from netdef.layer import layer_types
+from netdef.net import Net
+from netdef.proto import netdef_pb2 as pb
+from netdef.solver import Solver
+from netdef.solvers.rule import rules
+
+DOCS = Path(__file__).parent.parent / "docs"
+TYPES = pytest.mark.parametrize("type_name", layer_types())
+RULES = pytest.mark.parametrize("name", rules())
+
+#: A bottom of an example, and its shape in the comment behind it.
+BOTTOM = re.compile(r'^ *bottom: "(\w+)"(?: +# (scalar|\d+(?:x\d+)*))?$', re.MULTILINE)
+
+#: A row of the block that says what a layer takes and gives.
+BLOB = re.compile(r"^    (bottom|top|params) +\S", re.MULTILINE)
+
+
+@pytest.mark.parametrize("path", reference.pages())
+def test_a_page_is_what_docstrings_and_schema_say(path: str) -> None:
+    """Run scripts/gen_docs where this fails."""
+    assert (DOCS / path).read_text("utf-8") == reference.pages()[path]
+
+
+def test_there_is_no_page_of_a_layer_that_is_gone() -> None:
+    found = {f"layers/{page.name}" for page in DOCS.glob("layers/*.md")}
+    assert found == {path for path in reference.pages() if path.startswith("layers/")}
+
+
+@TYPES
+def test_a_layer_is_documented(type_name: str) -> None:
+    said, layer = reference.layer_entries()[type_name], layer_types()[type_name]
+    assert said.summary.endswith("."), said.summary
+    assert said.source.endswith("."), "the docstring has no Source:"
+    assert said.example, "the docstring has no Example::"
+    rows = {match[1] for match in BLOB.finditer(said.body)}
+    for kind, arity in (("bottom", layer.bottoms), ("top", layer.tops)):
+        optional = arity == (0, None)
+        assert optional or (kind in rows) == (arity != 0), (
+            f"what is said of its {kind} blobs: {rows}"
+        )
+    page = reference.layer_page(type_name)
+    for message in filter(None, (layer.config_field, *layer.also_reads)):
+        assert f"## `{message}`" in page
+
+
+@TYPES
+def test_every_field_has_a_comment(type_name: str) -> None:
+    layer = layer_types()[type_name]
+    messages = pb.LayerParameter.DESCRIPTOR.fields_by_name
+    for name in filter(None, (layer.config_field, *layer.also_reads)):
+        for field in messages[name].message_type.fields:
+            assert reference.comment(field), f"{field.full_name} has no comment in the schema"
+
+
+# -- examples --------------------------------------------------------------------------------------
+
+
+class Example:
+    """The layer that a docstring shows."""
+
+    def __init__(self, type_name: str) -> None:
+        self.text = reference.layer_entries()[type_name].example
+        net = prototxt.parse(self.text, pb.NetParameter).message
+        self.message = net.layer[0]
+        shapes = dict(BOTTOM.findall(self.text))
+        self.shapes = [
+            () if shapes[name] == "scalar" else tuple(map(int, shapes[name].split("x")))
+            for name in self.message.bottom
+        ]
+
+    def net(self) -> str:
+        """The layer behind an Input layer for each bottom."""
+        text = "force_backward: true\n"
+        for name, shape in zip(self.message.bottom, self.shapes, strict=True):
+            dims = " ".join(f"dim: {n}" for n in shape)
+            text += f'layer {{ name: "{name}" type: "Input" top: "{name}" '
+            text += f"input_param {{ shape {{ {dims} }} }} }}\n"
+        return text + self.text
+
+
+def python_module() -> None:
+    shutil.copy(Path(__file__).parent / "layers" / "user_layers.py", "pyloss.py")
+
+
+#: What the examples of some types need: their files, or arrays of the user's.
+PREPARE: dict[str, Callable[[], None]] = {"Python": python_module}
+FEED: dict[str, Callable[[Any], None]] = {}
+
+
+@TYPES
+def test_an_example_runs(type_name: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    example = Example(type_name)
+    assert example.message.type == type_name
+    assert [line for line in example.text.splitlines() if len(line) > 100] == []
+    PREPARE.get(type_name, lambda: None)()
+    net = Net.from_text(example.net(), pb.TRAIN, seed=1)
+    try:
+        FEED.get(type_name, lambda net: None)(net)
+        net.forward()
+        for name in example.message.top:
+            assert not np.isnan(net.blobs[name].data).any()
+        net.backward()
+        documented = "    params " in reference.layer_entries()[type_name].body
+        assert documented == bool(net.params), "the line `params` of the docstring"
+    finally:
+        net.close()
+
+
+@RULES
+def test_an_example_of_a_rule_trains(
+    name: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    said = reference.entry(rules()[name])
+    assert said.source.endswith("."), "the docstring has no Source:"
+    text = said.example
+    fields = prototxt.parse(text, pb.SolverParameter).message
+    assert fields.type == name
+    Path("net.prototxt").write_text(
+        'layer { name: "x" type: "DummyData" top: "x" dummy_data_param { '
+        'shape { dim: 4 dim: 3 } data_filler { type: "gaussian" } } }\n'
+        'layer { name: "ip" type: "InnerProduct" bottom: "x" top: "ip" '
+        'inner_product_param { num_output: 3 weight_filler { type: "xavier" } } }\n'
+        'layer { name: "loss" type: "EuclideanLoss" bottom: "ip" bottom: "x" top: "loss" }\n',
+        encoding="utf-8",
+    )
+    missing = "" if fields.max_iter else "max_iter: 3 "
+    Path("solver.prototxt").write_text(f'{text}\nnet: "net.prototxt" {missing}', encoding="utf-8")
+    solver = Solver("solver.prototxt")
+    before = solver.net.params["ip"][0].data.copy()
+    solver.step(3)
+    after = solver.net.params["ip"][0].data
+    assert np.isfinite(after).all()
+    assert (after != before).any()
+
+
+def test_the_page_of_solvers_has_every_rule_policy_and_field() -> None:
+    page = reference.solvers_page()
+    assert all(f"### {name}\n" in page for name in rules())
+    assert all(f'`"{name}"`' in page for name in schedule.POLICIES)
+    assert all(f"| `{field.name}` |" in page for field in pb.SolverParameter.DESCRIPTOR.fields)
+
+
+def test_the_page_of_fillers_has_every_filler_and_field() -> None:
+    page = reference.fillers_page()
+    assert all(f'`"{name}"`' in page for name in fillers.FILLERS)
+    assert all(f"| `{field.name}` |" in page for field in pb.FillerParameter.DESCRIPTOR.fields)
+
+
+# -- how a docstring is read -----------------------------------------------------------------------
+
+
+def test_a_docstring_falls_into_its_parts() -> None:
+    def documented() -> None:
+        """What it is, said
+        in one sentence.
+
+            y = x
+
+            bottom  x  any shape
+
+        A remark.
+
+        Example::
+
+            layer {
+
+              name: "a"
+            }
+
+        Another remark.
+
+        Deviations: one
+        or two.
+
+        Source: somebody,
+        somewhere.
+        """
+
+    said = reference.entry(documented)
+    assert said == reference.Entry(
+        "What it is, said in one sentence.",
+        "    y = x\n\n    bottom  x  any shape\n\nA remark.\n\nAnother remark.",
+        'layer {\n\n  name: "a"\n}',
+        "one or two.",
+        "somebody, somewhere.",
+    )
+
+
+def test_a_field_is_one_row() -> None:
+    rows = reference.fields_table(pb.PoolingParameter.DESCRIPTOR).splitlines()
+    assert len(rows) == 2 + len(pb.PoolingParameter.DESCRIPTOR.fields)
+    assert all(row.count(" | ") >= 3 for row in rows[2:])
+    [pool] = [row for row in rows if row.startswith("| `pool` |")]
+    assert "`MAX`, `AVE`, `STOCHASTIC` | `MAX`" in pool
+    clip = reference.fields_table(pb.ClipParameter.DESCRIPTOR)
+    assert "| `min` | number | must be given |" in clip
+    shape = reference.fields_table(pb.InputParameter.DESCRIPTOR)
+    assert "| `shape` | `BlobShape`; repeated |" in shape
