@@ -119,7 +119,7 @@ class Program:
             layer.dtype = self.dtype
             layer.key = layer.draw_key(self.seed)
             layer.emit = self._tell
-            layer.learn = step.plan.learn
+            layer.learn = [learns and step.plan.needs_backward for learns in step.plan.learn]
             layer.blobs = [made[i] for i in step.plan.params]
             if layer.blobs:
                 self.params[layer.name] = layer.blobs

@@ -242,7 +242,8 @@ class Trial:
             self.top.append(Blob(np.full(shape, np.nan, self.dtype), diff, f"top {i}"))
         if self.in_place:
             x, y = self.bottom[0], self.top[0]
-            x.diff[...] = y.diff
+            if x.diff is not None:
+                x.diff[...] = y.diff
             y.bind(x.data, x.diff)
         self.layer.setup(self.bottom, self.top)
 
@@ -287,6 +288,16 @@ class Trial:
         params = zip(self.layer.blobs, self.learns, strict=True)
         learned = [blob for blob, learns in params if learns]
         return [*(blob for blob in self.bottom if blob.diff is not None), *learned]
+
+
+def curve(prototxt: str, x: Sequence[float], dtype: type[Any] = np.float64) -> tuple[Array, Array]:
+    """y and dy/dx of a layer that maps each value by itself, at these values."""
+    case = Case(prototxt, [(len(x),)], lambda x: x, values(x))
+    with Trial(case, dtype) as trial:
+        trial.forward()
+        trial.top[0].diff.fill(1)
+        trial.backward()
+        return trial.top[0].data, trial.bottom[0].diff
 
 
 def _gradient_of(blob: Blob) -> str:

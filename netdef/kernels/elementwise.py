@@ -7,7 +7,7 @@ from typing import Any
 import numpy as np
 
 from netdef.blob import Array
-from netdef.jit import kernel, prange
+from netdef.jit import inline, kernel, prange
 
 #: Values that one job of a sum takes: fixed, so that sums do not depend on the number of threads.
 BLOCK = 4096
@@ -49,3 +49,9 @@ def _sums_of_squares(x: Any, blocks: Any) -> None:
             value = np.float64(x[i])
             total += value * value
         blocks[block] = total
+
+
+@inline
+def sigmoid(x: Any, half: Any) -> Any:
+    """1 / (1 + e^-x) by way of tanh, as in Caffe; ``half`` is 0.5 in the type of x."""
+    return half * np.tanh(half * x) + half

@@ -30,8 +30,8 @@ class Neuron(Layer):
         return [bottoms[0]]
 
     def setup(self, bottom: list[Blob], top: list[Blob]) -> None:
-        overwritten = top[0].data is bottom[0].data and bottom[0].diff is not None
-        keep = self.reads_bottom and overwritten
+        needed = self.reads_bottom and (bottom[0].diff is not None or any(self.learn))
+        keep = needed and top[0].data is bottom[0].data
         self._kept = scratch((bottom[0].count,), self.dtype) if keep else None
 
     def forward(self, bottom: list[Blob], top: list[Blob]) -> None:
@@ -42,8 +42,11 @@ class Neuron(Layer):
     def backward(self, top: list[Blob], bottom: list[Blob]) -> None:
         if bottom[0].diff is None:
             return
-        x = bottom[0].flat if self._kept is None else self._kept
-        self.chain(x, top[0].flat, top[0].flat_diff, bottom[0].flat_diff)
+        self.chain(self.before(bottom), top[0].flat, top[0].flat_diff, bottom[0].flat_diff)
+
+    def before(self, bottom: list[Blob]) -> Array:
+        """x as it was before forward, flat; kept where y overwrote it and the layer reads it."""
+        return bottom[0].flat if self._kept is None else self._kept
 
     def map(self, x: Array, y: Array) -> None:
         """y = f(x), on flat arrays; ``y`` may be ``x``."""
@@ -154,3 +157,13 @@ def set_scalar(top: Blob, value: float) -> None:
 def scratch(shape: Shape, dtype: Any) -> Array:
     """Memory that a layer keeps between forward and backward."""
     return np.empty(shape, dtype)
+
+
+def log_base(layer: Layer, *path: str | int) -> float:
+    """The natural logarithm of the layer's ``base``, where -1 stands for e."""
+    base = layer.config.base
+    if base == -1:
+        return 1.0
+    if not 0 < base < math.inf:
+        raise layer.error(f"base is {base:g}, but must be above 0, or -1 for e", *path)
+    return math.log(base)

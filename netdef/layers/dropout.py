@@ -16,10 +16,27 @@ from netdef.proto import netdef_pb2 as pb
 class Dropout(Layer):
     """Sets a random fraction ``dropout_ratio`` of its values to 0, and scales up the rest.
 
-    bottom  x  any shape
-    top     y  shape of x; may be x itself
+        y = x * mask / (1 - dropout_ratio)  in training
+        y = x                               in testing
 
-    The mask is a function of the seed, the layer's name, the iteration and the index.
+        bottom  x  any shape
+        top     y  shape of x; may be x itself
+
+    The mask is 0 or 1, drawn anew for each value in each pass; it is a function of the seed, the
+    layer's name, the iteration and the index. A ``dropout_ratio`` of 0 keeps everything.
+
+    Example::
+
+        layer {
+          name: "drop6"
+          type: "Dropout"
+          bottom: "fc6"  # 64x4096
+          top: "fc6"
+          dropout_param {
+            dropout_ratio: 0.5
+          }
+        }
+
     Source: Srivastava, Hinton, Krizhevsky, Sutskever & Salakhutdinov, "Dropout: a simple way to
     prevent neural networks from overfitting", JMLR 15, 2014.
     """

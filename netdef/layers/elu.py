@@ -1,0 +1,68 @@
+"""ELU: y = x where x > 0, alpha * (e^x - 1) elsewhere."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+
+from netdef.blob import Array, Blob
+from netdef.jit import kernel, prange
+from netdef.layer import register
+from netdef.layers.common import Neuron
+
+
+@register("ELU", config="elu_param")
+class ELU(Neuron):
+    """Exponential linear unit: below 0 it bends towards ``-alpha``.
+
+        y = x                  where x > 0
+        y = alpha * (e^x - 1)  elsewhere
+
+        bottom  x  any shape
+        top     y  shape of x; may be x itself
+
+    At x == 0 the slope is ``alpha``, as in Caffe.
+
+    Example::
+
+        layer {
+          name: "elu1"
+          type: "ELU"
+          bottom: "conv1"  # 64x20x24x24
+          top: "conv1"
+          elu_param {
+            alpha: 0.5
+          }
+        }
+
+    Deviations: with a negative ``alpha`` the gradient is right in place, too; Caffe takes the sign
+    of y for that of x there.
+
+    Source: Clevert, Unterthiner & Hochreiter, "Fast and accurate deep network learning by
+    exponential linear units (ELUs)", ICLR 2016.
+    """
+
+    def setup(self, bottom: list[Blob], top: list[Blob]) -> None:
+        # The sign of y tells that of x, unless alpha is negative.
+        self.reads_bottom = self.config.alpha < 0
+        super().setup(bottom, top)
+
+    def map(self, x: Array, y: Array) -> None:
+        _map(x, self.dtype(self.config.alpha), y)
+
+    def chain(self, x: Array, y: Array, dy: Array, dx: Array) -> None:
+        _chain(x, y, dy, self.dtype(self.config.alpha), dx)
+
+
+@kernel
+def _map(x: Any, alpha: Any, y: Any) -> None:
+    for i in prange(x.size):
+        y[i] = x[i] if x[i] > 0 else alpha * np.expm1(x[i])
+
+
+@kernel
+def _chain(x: Any, y: Any, dy: Any, alpha: Any, dx: Any) -> None:
+    for i in prange(x.size):
+        # alpha e^x is y + alpha.
+        dx[i] = dy[i] if x[i] > 0 else dy[i] * (y[i] + alpha)

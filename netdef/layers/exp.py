@@ -1,0 +1,68 @@
+"""Exp: y = base^(shift + scale * x)."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+
+from netdef.blob import Array, Blob, Shape
+from netdef.jit import kernel, prange
+from netdef.layer import register
+from netdef.layers.common import Neuron, log_base
+
+
+@register("Exp", config="exp_param")
+class Exp(Neuron):
+    """A power of ``base``, or of e where ``base`` is -1.
+
+        y = base^(shift + scale * x)
+
+        bottom  x  any shape
+        top     y  shape of x; may be x itself
+
+    Example::
+
+        layer {
+          name: "odds"
+          type: "Exp"
+          bottom: "logit"  # 64x10
+          top: "odds"
+          exp_param {
+            base: 2
+            scale: 0.5
+            shift: 1
+          }
+        }
+
+    Source: Caffe 1.0.
+    """
+
+    def shapes(self, *bottoms: Shape) -> list[Shape]:
+        log_base(self, "exp_param", "base")
+        return super().shapes(*bottoms)
+
+    def setup(self, bottom: list[Blob], top: list[Blob]) -> None:
+        super().setup(bottom, top)
+        self._log_base = self.dtype(log_base(self, "exp_param", "base"))
+        self._scale = self.dtype(self.config.scale)
+        self._shift = self.dtype(self.config.shift)
+
+    def map(self, x: Array, y: Array) -> None:
+        _map(x, self._log_base, self._scale, self._shift, y)
+
+    def chain(self, x: Array, y: Array, dy: Array, dx: Array) -> None:
+        _chain(y, dy, self._log_base, self._scale, dx)
+
+
+@kernel
+def _map(x: Any, log_base: Any, scale: Any, shift: Any, y: Any) -> None:
+    for i in prange(x.size):
+        y[i] = np.exp(log_base * (shift + scale * x[i]))
+
+
+@kernel
+def _chain(y: Any, dy: Any, log_base: Any, scale: Any, dx: Any) -> None:
+    rate = log_base * scale
+    for i in prange(y.size):
+        dx[i] = dy[i] * (rate * y[i])
