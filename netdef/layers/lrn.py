@@ -103,16 +103,19 @@ def _normalize(
     x: Any, tall: Any, wide: Any, share: Any, k: Any, beta: Any, scale: Any, y: Any
 ) -> None:
     rows, columns = x.shape[1], x.shape[2]
+    widest = min(wide, columns - 1)
     for job in prange(x.shape[0] * rows):
         plane = job // rows
         row = job % rows
         for i in range(columns):
             scale[plane, row, i] = k
         for other in range(max(0, row - tall), min(rows, row + tall + 1)):
-            for shift in range(-min(wide, columns - 1), min(wide, columns - 1) + 1):
+            for shift in range(-widest, widest + 1):
                 for i in range(max(0, -shift), min(columns, columns - shift)):
-                    value = x[plane, other, i + shift]
-                    scale[plane, row, i] += share * value * value
+                    # An unsigned index cannot count from the back: only so the loop is vectorised.
+                    at = np.uint64(i)
+                    value = x[plane, other, np.uint64(i + shift)]
+                    scale[plane, row, at] += share * value * value
         for i in range(columns):
             y[plane, row, i] = x[plane, row, i] / _power(scale[plane, row, i], beta)
 
@@ -123,17 +126,18 @@ def _chain(
 ) -> None:
     """dx = dy scale^-beta - slope x sum of dy y / scale over neighbours."""
     rows, columns = x.shape[1], x.shape[2]
+    widest = min(wide, columns - 1)
     for job in prange(x.shape[0] * rows):
         plane = job // rows
         row = job % rows
         for i in range(columns):
             dx[plane, row, i] = dx.dtype.type(0)
         for other in range(max(0, row - tall), min(rows, row + tall + 1)):
-            for shift in range(-min(wide, columns - 1), min(wide, columns - 1) + 1):
+            for shift in range(-widest, widest + 1):
                 for i in range(max(0, -shift), min(columns, columns - shift)):
-                    at = i + shift
-                    ratio = dy[plane, other, at] * y[plane, other, at] / scale[plane, other, at]
-                    dx[plane, row, i] += ratio
+                    at, there = np.uint64(i), np.uint64(i + shift)
+                    product = dy[plane, other, there] * y[plane, other, there]
+                    dx[plane, row, at] += product / scale[plane, other, there]
         for i in range(columns):
             direct = dy[plane, row, i] / _power(scale[plane, row, i], beta)
             dx[plane, row, i] = direct - slope * x[plane, row, i] * dx[plane, row, i]
