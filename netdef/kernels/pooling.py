@@ -57,7 +57,7 @@ def mean(x: Any, window: Any, y: Any) -> None:
                 for h in range(top, bottom):
                     for w in range(left, right):
                         total += x[plane, h, w]
-                y[plane, i, j] = total / x.dtype.type(tall * wide)
+                y[plane, i, j] = total / (x.dtype.type(tall) * x.dtype.type(wide))
 
 
 @kernel
@@ -150,7 +150,7 @@ def spread(dy: Any, window: Any, add: Any, dx: Any) -> None:
             top, bottom, tall = _window_of(i, window[0, 0], window[1, 0], window[2, 0], height)
             for j in range(dy.shape[2]):
                 left, right, wide = _window_of(j, window[0, 1], window[1, 1], window[2, 1], width)
-                share = dy[plane, i, j] / dy.dtype.type(tall * wide)
+                share = dy[plane, i, j] / (dy.dtype.type(tall) * dy.dtype.type(wide))
                 for h in range(top, bottom):
                     for w in range(left, right):
                         dx[plane, h, w] += share
