@@ -22,7 +22,7 @@ on the number of threads. Images that need padding are padded a few at a time in
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -101,7 +101,7 @@ def geometry(
     dilation: Sequence[int],
 ) -> Geometry:
     """The geometry of a convolution of ``channels`` x ``image`` to ``outputs`` x ``output``."""
-    padded = [n + 2 * p for n, p in zip(image, pad, strict=True)]
+    padded = padded_image(image, output, window, stride, pad, dilation)
     steps = [math.prod(padded[i + 1 :]) for i in range(len(padded))]
     plane = math.prod(padded)
 
@@ -130,7 +130,7 @@ def geometry(
         ),
         image_size=channels * math.prod(image),
         padded_size=channels * plane,
-        padding=any(pad),
+        padding=padded != list(image),
         taps=taps.reshape(-1),
         positions=places,
         lines=np.ascontiguousarray(lines, np.int64),
@@ -142,6 +142,19 @@ def geometry(
         },
         scattered=_runs(places, SCATTER),
     )
+
+
+def padded_image(
+    image: Sequence[int],
+    output: Sequence[int],
+    window: Sequence[int],
+    stride: Sequence[int],
+    pad: Sequence[int],
+    dilation: Sequence[int],
+) -> list[int]:
+    """The extents of an image with its padding, and with what its last windows see beyond that."""
+    axes = zip(image, output, window, stride, pad, dilation, strict=True)
+    return [max(n + 2 * p, (o - 1) * s + d * (k - 1) + 1) for n, o, k, s, p, d in axes]
 
 
 def _block(channels: int, window: int) -> int:
@@ -256,6 +269,38 @@ def backward_data(g: Geometry, weight: Array, dy: Array, dx: Array) -> None:
         )
         if g.padding:
             _unpad(e, g.lines, scratch, inside)
+
+
+def im2col(g: Geometry, x: Array, columns: Array) -> None:
+    """columns[n, t, p] = what tap t sees of image n at output position p; for one group."""
+    flat_x, flat_columns = x.reshape(-1), columns.reshape(-1)
+    size = g.taps.size * g.positions.size
+    for first, count, scratch in _chunks(g, x):
+        images = _padded_images(g, flat_x, first, count, scratch)
+        target = flat_columns[first * size : (first + count) * size]
+        _gather_columns(g.padded_size, g.taps, g.positions, images, target)
+
+
+def col2im(g: Geometry, columns: Array, x: Array) -> None:
+    """x = the sum of what its pixels are in ``columns``: the transpose of :func:`im2col`."""
+    flat_x, flat_columns = x.reshape(-1), columns.reshape(-1)
+    size = g.taps.size * g.positions.size
+    for first, count, scratch in _chunks(g, x):
+        inside = flat_x[first * g.image_size : (first + count) * g.image_size]
+        source = flat_columns[first * size : (first + count) * size]
+        target = scratch if g.padding else inside
+        _add_columns(g.extents, g.taps, g.positions, source, count, target)
+        if g.padding:
+            _unpad(g.extents, g.lines, scratch, inside)
+
+
+def _chunks(g: Geometry, x: Array) -> Iterator[tuple[int, int, Array]]:
+    """(first, count, scratch) of parts of a batch whose padded images fit the scratch memory."""
+    images = x.shape[0]
+    chunk = min(images, max(1, SCRATCH // g.padded_size)) if g.padding else images
+    scratch = workspace(chunk * g.padded_size if g.padding else 0, x.dtype)
+    for first in range(0, images, max(1, chunk)):
+        yield first, min(chunk, images - first), scratch
 
 
 def _padded(count: int, multiple: int) -> int:
@@ -558,3 +603,28 @@ def _backward_data(
                     row = i * SCATTER
                     for s in range(starts[q], starts[q + 1]):
                         add_run(tile, row + runs[s, 0], images, target + runs[s, 1], runs[s, 2])
+
+
+@kernel
+def _gather_columns(padded_size: Any, taps: Any, positions: Any, images: Any, columns: Any) -> None:
+    for row in prange(columns.size // positions.size):
+        start = row // taps.size * padded_size + taps[row % taps.size]
+        at = row * positions.size
+        for p in range(positions.size):
+            columns[at + p] = images[start + positions[p]]
+
+
+@kernel
+def _add_columns(e: Any, taps: Any, positions: Any, columns: Any, count: Any, images: Any) -> None:
+    """Pixels sum their taps in ascending order."""
+    zero = images.dtype.type(0)
+    for channel in prange(count * e.channels):
+        first = channel * e.plane
+        for i in range(first, first + e.plane):
+            images[i] = zero
+        image = channel // e.channels * e.channels * e.plane
+        for t in range(channel * e.window, (channel + 1) * e.window):
+            start = image + taps[t % taps.size]
+            at = t * positions.size
+            for p in range(positions.size):
+                images[start + positions[p]] += columns[at + p]

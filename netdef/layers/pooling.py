@@ -1,58 +1,75 @@
-"""Pooling: the maximum or the mean of each window."""
+"""Pooling: the maximum, the mean or one drawn value of each window."""
 
 from __future__ import annotations
-
-import math
-from typing import Any
 
 import numpy as np
 
 from netdef.blob import Blob, Shape, shape_text
-from netdef.jit import inline, kernel, prange
 from netdef.layer import Layer, register
-from netdef.layers.common import scratch
+from netdef.layers.common import Pool, check_images
 from netdef.proto import netdef_pb2 as pb
 
 
 @register("Pooling", config="pooling_param")
 class Pooling(Layer):
-    """Takes the maximum or the mean of each window of each channel.
+    """Takes the maximum, the mean or one drawn value of each window of each channel.
 
-    bottom  x     [N, C, H, W]
-    top     y     [N, C, (H + 2 pad - kernel) / stride + 1, ...], rounded up; FLOOR rounds down
-            mask  optional, only for MAX: where in its channel (H, W as one axis) each maximum is
+        MAX         y = max of x
+        AVE         y = sum of x / pixels of the window
+        STOCHASTIC  TRAIN: y = one x, drawn with probability x / sum of x
+                    TEST: y = sum of x^2 / sum of x, its mean
+
+        bottom  x     [N, C, H, W]
+        top     y     [N, C, (H + 2 pad - kernel) / stride + 1, ...], rounded up; FLOOR rounds down
+                mask  optional, only for MAX: where each maximum is, H and W counted as one axis
 
     As in Caffe: where there is any padding, a last window that would begin beyond the image is left
-    out; MAX looks only at what is inside the image; AVE divides by the part of its window that is
-    inside the padded image, counting padding as 0. ``global_pooling`` takes one window over the
-    whole image. Without padding, a stride beyond the kernel can put the last window outside: its
-    maximum is then the lowest float32, with index -1 and no gradient.
+    out; MAX looks only at what is inside the image, takes the first of equal values and passes over
+    NaN; AVE divides by the part of its window that is inside the padded image, counting padding as
+    0. ``global_pooling`` takes one window over the whole image. Without padding, a stride beyond
+    the kernel can put the last window outside: its maximum is then the lowest float32, with index
+    -1 and no gradient.
+
+    STOCHASTIC is for values that are not negative, as behind ReLU, and goes without padding. Where
+    all values of a window are 0 it gives 0. What is drawn is a function of the seed, the layer's
+    name, the iteration and the index.
+
+    Example::
+
+        layer {
+          name: "pool1"
+          type: "Pooling"
+          bottom: "conv1"  # 64x20x24x24
+          top: "pool1"
+          pooling_param {
+            pool: MAX
+            kernel_size: 2
+            stride: 2
+          }
+        }
+
+    Source: LeCun, Bottou, Bengio & Haffner, "Gradient-based learning applied to document
+    recognition", Proceedings of the IEEE, 1998; STOCHASTIC: Zeiler & Fergus, "Stochastic pooling
+    for regularization of deep convolutional neural networks", ICLR 2013.
     """
 
     tops = (1, 2)
 
     def shapes(self, *bottoms: Shape) -> list[Shape]:
         (x,) = bottoms
-        if self.config.pool == pb.PoolingParameter.STOCHASTIC:
-            raise self.error("STOCHASTIC pooling is not in this version", "pooling_param", "pool")
-        if len(x) != 4:
-            raise self.error(
-                f"needs a bottom of 4 axes (N, C, H, W), but it is {shape_text(x)}", "bottom", 0
-            )
-        if 0 in x[2:]:
-            raise self.error(f"the bottom {shape_text(x)} has an empty image", "bottom", 0)
+        check_images(self, x)
         if len(self.message.top) == 2 and self.config.pool != pb.PoolingParameter.MAX:
             raise self.error("only MAX pooling has a second top, the mask", "top", 1)
-        window, stride, pad = self._extents(x)
+        window, stride, pad = self._window(x)
         output = []
-        for size, k, s, p in zip(x[2:], window, stride, pad, strict=True):
+        for i, (size, k, s, p) in enumerate(zip(x[2:], window, stride, pad, strict=True)):
             count = pooled(size, k, s, p, any(pad), self._rounds_up)
             # Rounding up leaves one window to a kernel that is too wide by less than the stride.
             if count < 1:
                 raise self.error(
                     f"the kernel is {k} wide, but the bottom {shape_text(x)} has only "
                     f"{size} + 2 * {p} = {size + 2 * p}",
-                    "pooling_param",
+                    *self._place("kernel_size", i),
                 )
             output.append(count)
         return [(*x[:2], *output)] * len(self.message.top)
@@ -61,7 +78,7 @@ class Pooling(Layer):
     def _rounds_up(self) -> bool:
         return bool(self.config.round_mode == pb.PoolingParameter.CEIL)
 
-    def _extents(self, x: Shape) -> tuple[list[int], list[int], list[int]]:
+    def _window(self, x: Shape) -> tuple[list[int], list[int], list[int]]:
         """(kernel, stride, pad), each for height and width."""
         c = self.config
         pad = self._pair("pad", 0)
@@ -75,20 +92,31 @@ class Pooling(Layer):
             if pad != [0, 0] or stride != [1, 1]:
                 raise self.error("global_pooling goes with pad 0 and stride 1", "pooling_param")
             return [x[2], x[3]], stride, pad
-        window = self._pair("kernel_size", None, "kernel")
-        for k, s, p in zip(window, stride, pad, strict=True):
-            if k < 1 or s < 1:
-                raise self.error("kernel and stride must be at least 1", "pooling_param")
+        window = self._pair("kernel_size", None)
+        for i, (k, s, p) in enumerate(zip(window, stride, pad, strict=True)):
+            for name, given in (("kernel_size", k), ("stride", s)):
+                if given < 1:
+                    raise self.error("kernel and stride must be at least 1", *self._place(name, i))
+            if p and c.pool == pb.PoolingParameter.STOCHASTIC:
+                raise self.error(
+                    "only MAX and AVE pooling have padding, STOCHASTIC has none",
+                    *self._place("pad", i),
+                )
             if p >= k:
                 raise self.error(
                     f"pad {p} must be less than the kernel, {k}: a window would see only padding",
-                    "pooling_param",
+                    *self._place("pad", i),
                 )
         return window, stride, pad
 
-    def _pair(self, name: str, default: int | None, stem: str = "") -> list[int]:
+    def _place(self, name: str, axis: int) -> tuple[str, str]:
+        """The path of a setting for height or width."""
+        single = self.config.HasField(name)
+        return "pooling_param", name if single else f"{name.removesuffix('_size')}_{'hw'[axis]}"
+
+    def _pair(self, name: str, default: int | None) -> list[int]:
         """A setting for height and width, from one field or from its _h and _w forms."""
-        c, stem = self.config, stem or name
+        c, stem = self.config, name.removesuffix("_size")
         pair = [f"{stem}_h", f"{stem}_w"]
         given = [c.HasField(field) for field in pair]
         if c.HasField(name) and any(given):
@@ -106,31 +134,17 @@ class Pooling(Layer):
         return [getattr(c, name)] * 2
 
     def setup(self, bottom: list[Blob], top: list[Blob]) -> None:
-        self._window = np.array(self._extents(bottom[0].shape), np.int64)
-        needs_mask = self.config.pool == pb.PoolingParameter.MAX
-        self._mask = scratch(top[0].shape if needs_mask else (0, 0, 0, 0), np.int32)
+        window = self._window(bottom[0].shape)
+        self._pool = Pool(self, self.config.pool, window, top[0].shape)
 
     def forward(self, bottom: list[Blob], top: list[Blob]) -> None:
-        if self.config.pool == pb.PoolingParameter.AVE:
-            _mean(_planes(bottom[0].data), self._window, _planes(top[0].data))
-            return
-        mask = _planes(self._mask)
-        _maximum(_planes(bottom[0].data), self._window, _planes(top[0].data), mask)
+        self._pool.forward(bottom[0].data, top[0].data)
         if len(top) == 2:
-            np.copyto(top[1].data, self._mask)
+            np.copyto(top[1].data, self._pool.mask)
 
     def backward(self, top: list[Blob], bottom: list[Blob]) -> None:
-        if bottom[0].diff is None:
-            return
-        dy, dx = _planes(top[0].diff), _planes(bottom[0].diff)
-        if self.config.pool == pb.PoolingParameter.AVE:
-            _spread(dy, self._window, dx)
-        else:
-            _route(dy, _planes(self._mask), dx.reshape(len(dx), math.prod(dx.shape[1:])))
-
-
-#: The maximum of nothing.
-LOWEST = -3.4028234663852886e38
+        if bottom[0].diff is not None:
+            self._pool.backward(bottom[0].data, top[0].diff, bottom[0].diff)
 
 
 def pooled(size: int, kernel: int, stride: int, pad: int, clip: bool, up: bool) -> int:
@@ -138,89 +152,3 @@ def pooled(size: int, kernel: int, stride: int, pad: int, clip: bool, up: bool) 
     room = size + 2 * pad - kernel
     count = (-(-room // stride) if up else room // stride) + 1
     return count - 1 if clip and (count - 1) * stride >= size + pad else count
-
-
-def _planes(values: Any) -> Any:
-    """[N, C, H, W] as [N * C, H, W]."""
-    n, c, h, w = values.shape
-    return values.reshape(n * c, h, w)
-
-
-@inline
-def _window_of(index: Any, kernel: Any, stride: Any, pad: Any, size: Any) -> Any:
-    """(first, end, span) of a window: its part in the image, its length in the padded image."""
-    first = index * stride - pad
-    end = min(first + kernel, size + pad)
-    span = end - first
-    return max(first, 0), min(end, size), span
-
-
-@kernel
-def _maximum(x: Any, window: Any, y: Any, mask: Any) -> None:
-    height, width = x.shape[1], x.shape[2]
-    for plane in prange(x.shape[0]):
-        for i in range(y.shape[1]):
-            top, bottom, _ = _window_of(i, window[0, 0], window[1, 0], window[2, 0], height)
-            for j in range(y.shape[2]):
-                left, right, _ = _window_of(j, window[0, 1], window[1, 1], window[2, 1], width)
-                best = x.dtype.type(LOWEST)
-                at = -1
-                if top < bottom and left < right:
-                    best = x[plane, top, left]
-                    at = top * width + left
-                # The first of equal values wins, as in Caffe.
-                for h in range(top, bottom):
-                    for w in range(left, right):
-                        value = x[plane, h, w]
-                        if value > best:
-                            best = value
-                            at = h * width + w
-                y[plane, i, j] = best
-                mask[plane, i, j] = at
-
-
-@kernel
-def _route(dy: Any, mask: Any, dx: Any) -> None:
-    """``dx`` is flat in each plane, as the mask counts."""
-    zero = dx.dtype.type(0)
-    for plane in prange(dy.shape[0]):
-        for i in range(dx.shape[1]):
-            dx[plane, i] = zero
-        for i in range(dy.shape[1]):
-            for j in range(dy.shape[2]):
-                at = mask[plane, i, j]
-                if at >= 0:
-                    dx[plane, at] += dy[plane, i, j]
-
-
-@kernel
-def _mean(x: Any, window: Any, y: Any) -> None:
-    height, width = x.shape[1], x.shape[2]
-    for plane in prange(x.shape[0]):
-        for i in range(y.shape[1]):
-            top, bottom, tall = _window_of(i, window[0, 0], window[1, 0], window[2, 0], height)
-            for j in range(y.shape[2]):
-                left, right, wide = _window_of(j, window[0, 1], window[1, 1], window[2, 1], width)
-                total = x.dtype.type(0)
-                for h in range(top, bottom):
-                    for w in range(left, right):
-                        total += x[plane, h, w]
-                y[plane, i, j] = total / x.dtype.type(tall * wide)
-
-
-@kernel
-def _spread(dy: Any, window: Any, dx: Any) -> None:
-    height, width = dx.shape[1], dx.shape[2]
-    zero = dx.dtype.type(0)
-    for plane in prange(dy.shape[0]):
-        for h in range(height):
-            for w in range(width):
-                dx[plane, h, w] = zero
-        for i in range(dy.shape[1]):
-            top, bottom, tall = _window_of(i, window[0, 0], window[1, 0], window[2, 0], height)
-            for j in range(dy.shape[2]):
-                left, right, wide = _window_of(j, window[0, 1], window[1, 1], window[2, 1], width)
-                share = dy[plane, i, j] / dy.dtype.type(tall * wide)
-                for h in range(top, bottom):
-                    for w in range(left, right):
-                        dx[plane, h, w] += share

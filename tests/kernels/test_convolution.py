@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
@@ -32,8 +32,19 @@ class Setting:
 
     @property
     def output(self) -> tuple[int, ...]:
-        axes = zip(self.image, self.window, self.stride, self.pad, self.dilation, strict=True)
-        return tuple((n + 2 * p - d * (k - 1) - 1) // s + 1 for n, k, s, p, d in axes)
+        axes = zip(self.image, self.spans, self.stride, self.pad, strict=True)
+        return tuple(max(0, n + 2 * p - e) // s + 1 for n, e, s, p in axes)
+
+    @property
+    def spans(self) -> tuple[int, ...]:
+        """From the first tap to the last, per axis."""
+        return tuple(d * (k - 1) + 1 for k, d in zip(self.window, self.dilation, strict=True))
+
+    @property
+    def border(self) -> list[tuple[int, int]]:
+        """The zeros around an image: padding, and what too wide a window sees beyond it."""
+        axes = zip(self.image, self.spans, self.pad, strict=True)
+        return [(0, 0), (0, 0), *((p, max(p, e - n - p)) for n, e, p in axes)]
 
     def geometry(self) -> Any:
         return kernels.geometry(
@@ -64,8 +75,7 @@ class Setting:
 def reference(s: Setting, x: Any, w: Any, b: Any, dy: Any) -> tuple[Any, Any, Any]:
     """(y, dw, dx), one tap after the other."""
     x, w, b, dy = (a.astype(np.float64) for a in (x, w, b, dy))
-    border = [(0, 0), (0, 0), *((p, p) for p in s.pad)]
-    padded = np.pad(x, border)
+    padded = np.pad(x, s.border)
     y, dw, dpadded = np.zeros(dy.shape), np.zeros(w.shape), np.zeros(padded.shape)
     for group in range(s.groups):
         inputs = slice(group * s.channels, (group + 1) * s.channels)
@@ -131,7 +141,9 @@ def settings_of_any_kind(draw: st.DrawFn) -> Setting:
         return tuple(draw(st.integers(low, high)) for _ in range(axes))
 
     window, stride, pad, dilation = per_axis(1, 3), per_axis(1, 3), per_axis(0, 3), per_axis(1, 2)
-    least = [max(1, d * (k - 1) + 1 - 2 * p) for k, p, d in zip(window, pad, dilation, strict=True)]
+    # A window may be wider than the padded image by less than its stride.
+    axes_of = zip(window, stride, pad, dilation, strict=True)
+    least = [max(1, d * (k - 1) + 1 - 2 * p - (s - 1)) for k, s, p, d in axes_of]
     return Setting(
         batch=draw(st.integers(1, 3)),
         groups=draw(st.integers(1, 3)),
@@ -154,6 +166,42 @@ def test_any_geometry(s: Setting, dtype: type[Any]) -> None:
 def plane(batch: int, channels: int, outputs: int, size: int, window: int, pad: int) -> Setting:
     one = (1, 1)
     return Setting(batch, 1, channels, outputs, (size, size), (window,) * 2, one, (pad,) * 2, one)
+
+
+@settings(max_examples=60, deadline=None, derandomize=True, database=None)
+@given(settings_of_any_kind(), st.sampled_from([np.float32, np.float64]))
+def test_im2col_and_its_transpose(s: Setting, dtype: type[Any]) -> None:
+    check_columns(replace(s, groups=1), dtype)
+
+
+def check_columns(s: Setting, dtype: type[Any]) -> None:
+    """Columns are what the taps see; x = col2im(columns) is its transpose, on whole numbers."""
+    random = np.random.default_rng(1)
+    x = random.integers(-9, 10, (s.batch, s.channels, *s.image)).astype(dtype)
+    shape = (s.batch, s.channels, *s.window, *s.output)
+    given = random.integers(-9, 10, shape).astype(dtype)
+    expected, padded = np.zeros(shape), np.pad(x, s.border)
+    dpadded = np.zeros(padded.shape)
+    for tap in np.ndindex(*s.window):
+        window = [
+            slice(t * d, t * d + (n - 1) * step + 1, step)
+            for t, d, n, step in zip(tap, s.dilation, s.output, s.stride, strict=True)
+        ]
+        at = (slice(None), slice(None), *window)
+        expected[(slice(None), slice(None), *tap)] = padded[at]
+        dpadded[at] += given[(slice(None), slice(None), *tap)]
+    inside = tuple(slice(p, p + n) for p, n in zip(s.pad, s.image, strict=True))
+    (columns, columns_memory), (dx, dx_memory) = guarded(shape, dtype), guarded(x.shape, dtype)
+    scratch = jit.workspace(1, dtype)
+    scratch.fill(np.nan)
+    kernels.im2col(s.geometry(), x, columns)
+    scratch.fill(np.nan)
+    kernels.col2im(s.geometry(), given, dx)
+    np.testing.assert_array_equal(columns, expected)
+    np.testing.assert_array_equal(dx, dpadded[(slice(None), slice(None), *inside)])
+    for memory in (columns_memory, dx_memory):
+        assert (memory[:100] == dtype(np.pi)).all()
+        assert (memory[-100:] == dtype(np.pi)).all()
 
 
 #: More than one of every tile, and sizes one beside the edges of a tile.
@@ -181,6 +229,7 @@ def test_a_batch_in_several_chunks(s: Setting, jobs: int, monkeypatch: pytest.Mo
     for scratch in (1, 2000, 5000):
         monkeypatch.setattr(kernels, "SCRATCH", scratch)
         check(s, np.float64)
+        check_columns(s, np.float64)
 
 
 @pytest.mark.parametrize("s", LARGE)

@@ -19,12 +19,12 @@ def convolution(
         batch, image = x.shape[:axis], x.shape[axis + 1 :]
         s, p, d = (np.broadcast_to(given, len(image)) for given in (stride, pad, dilation))
         x = x.reshape(-1, *x.shape[axis:])
-        x = np.pad(x, [(0, 0), (0, 0), *zip(p, p, strict=True)])
         kernel = weight.shape[2:]
-        size = [
-            (n - d[i] * (k - 1) - 1) // s[i] + 1
-            for i, (n, k) in enumerate(zip(x.shape[2:], kernel, strict=True))
-        ]
+        spans = [by * (k - 1) + 1 for by, k in zip(d, kernel, strict=True)]
+        missing = [max(0, e - n - 2 * q) for e, n, q in zip(spans, image, p, strict=True)]
+        ends = [(q, q + more) for q, more in zip(p, missing, strict=True)]
+        x = np.pad(x, [(0, 0), (0, 0), *ends])
+        size = [(n - e) // by + 1 for n, e, by in zip(x.shape[2:], spans, s, strict=True)]
         y = np.zeros((len(x), len(weight), *size))
         for tap in np.ndindex(*kernel):
             window = [
@@ -112,6 +112,17 @@ CASES = [
     # More than one tile of outputs, of positions and of taps.
     case("num_output: 26 kernel_size: 3 pad: 1", convolution(pad=1), (3, 30, 9, 8), (2, 30, 7, 5)),
     case("num_output: 6 kernel_size: 3", convolution(), (0, 4, 7, 6), (2, 4, 7, 6)),
+    # Wider than the bottom by less than the stride: the kernel stands once.
+    case("num_output: 3 kernel_size: 8 stride: 3", convolution(3), (2, 4, 7, 6), (3, 4, 6, 9)),
+    case(
+        "num_output: 4 kernel_size: 5 stride: 2 stride: 4 pad: 0 pad: 1 dilation: 2 group: 2",
+        convolution((2, 4), (0, 1), 2, 2),
+        (2, 4, 8, 5),
+        (1, 4, 9, 7),
+    ),
+    # Without spatial axes an image is one pixel, whatever the kernel.
+    case("num_output: 6 kernel_size: 3 pad: 1 group: 2", convolution(group=2), (3, 4), (5, 4)),
+    case("num_output: 6 axis: -1", convolution(axis=2), (2, 3, 4), (1, 2, 4)),
 ]
 
 
@@ -166,9 +177,20 @@ MISTAKES = [
     ),
     mistake("num_output: 4 kernel_size: 3 axis: 4", "axis is 4, but the bottom is 2x4x7x6", "4"),
     mistake(
-        "num_output: 4 kernel_size: 3",
-        "the bottom 2x4 has no axes after the channels",
-        "layer",
+        "num_output: 4 kernel_size: 9 stride: 3",
+        "the kernel spans 9 but spatial axis 1 of the bottom 2x4x7x6 has 6 + 2 * 0 = 6",
+        "9",
+    ),
+    mistake(
+        "num_output: 4 kernel_h: 3 kernel_w: 7",
+        "the kernel spans 7 but spatial axis 1 of the bottom 2x4x7x6 has 6 + 2 * 0 = 6",
+        "7",
+    ),
+    mistake("num_output: 4 kernel_h: 3 kernel_w: 0", "kernel_size must be at least 1", "0"),
+    mistake(
+        "num_output: 4 kernel_size: 3 kernel_size: 5",
+        "kernel_size has 2 values for 0 spatial axes: give 1 or 0",
+        "3",
         (2, 4),
     ),
     mistake(
@@ -199,5 +221,10 @@ MISTAKES = [
         "num_output: 1 kernel_size: 1 pad: 1000000",
         "more than 2^31 - 1 values",
         "1000000",
+    ),
+    mistake(
+        "num_output: 1 kernel_size: 1000000 stride: 1000000",
+        "a padded image would be 4x1000000x1000000: more than 2^31 - 1 values",
+        "convolution_param",
     ),
 ]
