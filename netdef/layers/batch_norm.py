@@ -28,7 +28,7 @@ class BatchNorm(Layer):
 
     The mean and the (biased) variance are those of the batch, or the stored ones where
     ``use_global_stats`` says so. A pass that takes those of the batch also stores them, in both
-    phases::
+    phases:
 
         factor   = moving_average_fraction * factor + 1
         mean     = moving_average_fraction * mean + (mean of the batch)
