@@ -13,7 +13,7 @@ import numpy as np
 
 from netdef.blob import Array
 from netdef.jit import inline, kernel, prange, serial, workspace
-from netdef.kernels.elementwise import BLOCK
+from netdef.kernels.elementwise import BLOCK, add
 
 #: What ``add_sums`` adds up: the values, or how far they are from 0.
 SIGNED, ABSOLUTE = 0, 1
@@ -21,16 +21,25 @@ SIGNED, ABSOLUTE = 0, 1
 
 def add_sums(x: Array, total: Array, of: int = SIGNED) -> None:
     """total[c] += sum over n and s of x[n, c, s], or of |x[n, c, s]|"""
+    if of == SIGNED and x.size == total.size:
+        add(x.reshape(-1), total)
+        return
     (partial,) = _partial(x, 1)
     _sums(x, of, partial)
     _collect(partial, total)
 
 
-def add_dots(dy: Array, x: Array, sums: Array, dots: Array) -> None:
-    """sums[c] += sum of dy[n, c, s], and dots[c] += sum of dy[n, c, s] x[n, c, s], in one pass"""
+def add_dots(dy: Array, x: Array, sums: Array | None, dots: Array) -> None:
+    """sums[c] += sum of dy[n, c, s], if asked for; dots[c] += sum of dy[n, c, s] x[n, c, s]"""
+    if x.size == dots.size:
+        if sums is not None:
+            add(dy.reshape(-1), sums)
+        _add_products(dy.reshape(-1), x.reshape(-1), dots)
+        return
     partial_sums, partial_dots = _partial(dy, 2)
     _dots(dy, x, False, partial_sums, partial_dots)
-    _collect(partial_sums, sums)
+    if sums is not None:
+        _collect(partial_sums, sums)
     _collect(partial_dots, dots)
 
 
@@ -207,6 +216,13 @@ def _dots(x: Any, z: Any, centred: Any, sums: Any, dots: Any) -> None:
             at = stop
         sums[piece, c] = total
         dots[piece, c] = dot
+
+
+@kernel
+def _add_products(x: Any, z: Any, total: Any) -> None:
+    """What sums of one value each come to, without workspace for each."""
+    for i in prange(total.size):
+        total[i] += np.float64(x[i]) * np.float64(z[i])
 
 
 @serial

@@ -9,7 +9,7 @@ import numpy as np
 
 from netdef.blob import Blob, Shape, shape_text
 from netdef.jit import kernel, prange
-from netdef.kernels.channels import ABSOLUTE, add_dots, add_sums, run_of, scale
+from netdef.kernels.channels import ABSOLUTE, SIGNED, add_dots, add_sums, run_of, scale
 from netdef.kernels.elementwise import BLOCK, scale_into
 from netdef.layer import Layer, register
 from netdef.layers.common import axis_of, scratch
@@ -65,22 +65,18 @@ class Reduction(Layer):
         self._coeff = float(self.config.coeff)
         if self.config.operation == pb.ReductionParameter.MEAN:
             self._coeff /= self._view[2]
-        self._sums, self._squares = scratch((2, top[0].count), np.float64)
+        self._sums = scratch((top[0].count,), np.float64)
         self._slopes = scratch((top[0].count,), self.dtype)
 
     def forward(self, bottom: list[Blob], top: list[Blob]) -> None:
         operation, x = self.config.operation, bottom[0].data.reshape(self._view)
         self._sums.fill(0)
-        self._squares.fill(0)
         if operation == pb.ReductionParameter.SUMSQ:
-            add_dots(x, x, self._sums, self._squares)
-            scale_into(self._squares, self._coeff, top[0].flat)
-        elif operation == pb.ReductionParameter.ASUM:
-            add_sums(x, self._sums, ABSOLUTE)
-            scale_into(self._sums, self._coeff, top[0].flat)
+            add_dots(x, x, None, self._sums)
         else:
-            add_sums(x, self._sums)
-            scale_into(self._sums, self._coeff, top[0].flat)
+            absolute = operation == pb.ReductionParameter.ASUM
+            add_sums(x, self._sums, ABSOLUTE if absolute else SIGNED)
+        scale_into(self._sums, self._coeff, top[0].flat)
 
     def backward(self, top: list[Blob], bottom: list[Blob]) -> None:
         if bottom[0].diff is None:

@@ -4,8 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 
-import numpy as np
-
 from netdef.blob import Blob, Shape
 from netdef.kernels.channels import add_dots, add_sums, scale, scale_shift
 from netdef.layer import Layer, Param, register
@@ -67,7 +65,6 @@ class Scale(Layer):
         self._scale = bottom[1] if len(bottom) == 2 else self.blobs[0]
         self._view = aligned(self, bottom[0].shape, self._scale.shape, "scale_param")
         self._kept = Kept(bottom[0], top[0], self._moves_scale(bottom))
-        self._no_bias = np.zeros(self._scale.count, self.dtype)
 
     def _moves_scale(self, bottom: list[Blob]) -> bool:
         """Whether anybody needs the gradient of the scale."""
@@ -84,13 +81,13 @@ class Scale(Layer):
     def backward(self, top: list[Blob], bottom: list[Blob]) -> None:
         dy = top[0].diff.reshape(self._view)
         moves_bias = self.config.bias_term and self.learn[-1]
-        bias_diff = self.blobs[-1].flat_diff if moves_bias else self._no_bias
+        bias_diff = self.blobs[-1].flat_diff if moves_bias else None
         if self._moves_scale(bottom):
             if len(bottom) == 2:
                 bottom[1].diff.fill(0)
             x = self._kept.flat.reshape(self._view)
             add_dots(dy, x, bias_diff, self._scale.flat_diff)
-        elif moves_bias:
+        elif bias_diff is not None:
             add_sums(dy, bias_diff)
         if bottom[0].diff is not None:
             scale(top[0].flat_diff, self._scale.flat, self._view[2], bottom[0].flat_diff)

@@ -19,6 +19,8 @@ TOLERANCE = {np.float32: 2e-6, np.float64: 1e-14}
 SHAPES: list[Shape] = [
     *((2, 3, n) for n in range(10)),
     (0, 3, 4),
+    (1, 5, 1),
+    (1, BLOCK + 1, 1),
     (1, 1, BLOCK),
     (1, 2, BLOCK + 1),
     (3, 2, BLOCK - 1),
@@ -73,8 +75,15 @@ def test_dots(shape: Shape, dtype: type[Any]) -> None:
         channels.add_dots(dy, x, sums, dots)
         return sums, dots
 
+    def only_dots() -> tuple[Array, ...]:
+        dots = np.full(shape[1], 2.0)
+        channels.add_dots(dy, x, None, dots)
+        return (dots,)
+
     sums, dots = on_all_threads(run)
     np.testing.assert_allclose(sums, 1 + dy.astype(np.float64).sum((0, 2)), rtol=1e-13, atol=1e-11)
+    (alone,) = on_all_threads(only_dots)
+    np.testing.assert_array_equal(alone, dots)
     expected = 2 + (dy.astype(np.float64) * x.astype(np.float64)).sum((0, 2))
     np.testing.assert_allclose(dots, expected, rtol=1e-13, atol=1e-11)
 

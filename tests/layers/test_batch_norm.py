@@ -124,6 +124,13 @@ def test_an_empty_batch_stores_nothing() -> None:
             np.testing.assert_array_equal(blob.data, values)
 
 
+def test_two_values_are_corrected() -> None:
+    with Trial(case("moving_average_fraction: 0", (2, 3), batch())) as trial:
+        trial.forward()
+        variance = trial.bottom[0].data.var(0, ddof=1)
+        np.testing.assert_allclose(trial.layer.blobs[1].data, variance, rtol=1e-14)
+
+
 def test_a_single_value_is_stored_without_correction() -> None:
     with Trial(case("moving_average_fraction: 0", (1, 2), batch())) as trial:
         trial.forward()
