@@ -436,3 +436,62 @@ class FilterBank(Sliding):
                 convolution.backward_weights(self._geometry, source, target, self.blobs[0].diff)
             if x.diff is not None:
                 self.data_gradient(dy, self.images(x.diff))
+
+
+class Kept:
+    """The values of a bottom as ``backward`` needs them, also where the top overwrites them."""
+
+    def __init__(self, bottom: Blob, top: Blob, wanted: bool) -> None:
+        """Made in setup; ``wanted`` says whether backward will ask for the values."""
+        self._bottom = bottom
+        overwritten = wanted and top.data is bottom.data
+        self._copy = scratch((bottom.count,), bottom.data.dtype) if overwritten else None
+
+    def keep(self) -> None:
+        """To be called by forward before it writes the top."""
+        if self._copy is not None:
+            np.copyto(self._copy, self._bottom.flat)
+
+    @property
+    def flat(self) -> Array:
+        """The values that the bottom had in forward, as one axis."""
+        return self._bottom.flat if self._copy is None else self._copy
+
+
+def learned_axes(layer: Layer, x: Shape, *path: str) -> Shape:
+    """``num_axes`` axes of the bottom from ``axis`` on: what a Scale or a Bias learns.
+
+    ``path`` leads to the message that holds both fields.
+    """
+    axis = axis_of(layer, x, layer.config.axis, *path, "axis")
+    count = layer.config.num_axes
+    if count < -1:
+        raise layer.error(
+            f"num_axes is {count}, but must be at least 0, or -1 for all axes from axis on",
+            *path,
+            "num_axes",
+        )
+    if axis + count > len(x):
+        raise layer.error(
+            f"num_axes is {count} from axis {axis} on, but the bottom is {shape_text(x)} "
+            f"({len(x)} axes)",
+            *path,
+            "num_axes",
+        )
+    return x[axis:] if count == -1 else x[axis : axis + count]
+
+
+def aligned(layer: Layer, x: Shape, other: Shape, *path: str) -> tuple[int, int, int]:
+    """(outer, values, inner) of the bottom where ``other`` lines up with it from ``axis`` on."""
+    if not other:  # a single value lines up with any axis
+        return 1, 1, math.prod(x)
+    axis = axis_of(layer, x, layer.config.axis, *path, "axis")
+    end = axis + len(other)
+    if x[axis:end] != other:
+        raise layer.error(
+            f"its second bottom is {shape_text(other)}, but from axis {axis} on the first, "
+            f"{shape_text(x)}, is {shape_text(x[axis:end])}",
+            "bottom",
+            1,
+        )
+    return math.prod(x[:axis]), math.prod(other), math.prod(x[end:])

@@ -1,0 +1,143 @@
+"""Sums over channels and arithmetic by channel, of small sizes and of sizes beyond a piece."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+import numpy as np
+import pytest
+
+from netdef.blob import Array, Shape
+from netdef.kernels import channels
+from netdef.kernels.elementwise import BLOCK
+from netdef.testing import threads
+
+TOLERANCE = {np.float32: 2e-6, np.float64: 1e-14}
+
+#: Runs of every length that sums take four at a time; pieces that end in a run, and between runs.
+SHAPES: list[Shape] = [
+    *((2, 3, n) for n in range(10)),
+    (0, 3, 4),
+    (1, 5, 1),
+    (1, BLOCK + 1, 1),
+    (1, 1, BLOCK),
+    (1, 2, BLOCK + 1),
+    (3, 2, BLOCK - 1),
+    (2, 1, 2 * BLOCK + 5),
+    (BLOCK + 3, 2, 1),
+    (1, BLOCK + 7, 2),
+]
+
+pytestmark = [
+    pytest.mark.parametrize("dtype", [np.float32, np.float64]),
+    pytest.mark.parametrize("shape", SHAPES, ids=str),
+]
+
+
+def drawn(shape: Shape, dtype: type[Any], stream: int = 0) -> Array:
+    random = np.random.default_rng([1, stream])
+    return random.standard_normal(shape).astype(np.float32).astype(dtype)
+
+
+def assert_close(actual: Array, expected: Array, dtype: type[Any], scale: float = 1) -> None:
+    np.testing.assert_allclose(actual, expected, rtol=0, atol=scale * TOLERANCE[dtype])
+
+
+def on_all_threads(run: Callable[[], tuple[Array, ...]]) -> tuple[Array, ...]:
+    """What one thread gives, after seeing that all give the same."""
+    alone = run()
+    with threads(None):
+        for mine, theirs in zip(alone, run(), strict=True):
+            np.testing.assert_array_equal(mine, theirs)
+    return alone
+
+
+@pytest.mark.parametrize(("of", "term"), [(channels.SIGNED, np.positive), (channels.ABSOLUTE, abs)])
+def test_sums(of: int, term: Callable[[Array], Array], shape: Shape, dtype: type[Any]) -> None:
+    x = drawn(shape, dtype)
+
+    def run() -> tuple[Array, ...]:
+        total = np.arange(shape[1], dtype=np.float64)
+        channels.add_sums(x, total, of)
+        return (total,)
+
+    (total,) = on_all_threads(run)
+    expected = np.arange(shape[1]) + term(x.astype(np.float64)).sum((0, 2))
+    np.testing.assert_allclose(total, expected, rtol=1e-13, atol=1e-11)
+
+
+def test_dots(shape: Shape, dtype: type[Any]) -> None:
+    dy, x = drawn(shape, dtype), drawn(shape, dtype, 1)
+
+    def run() -> tuple[Array, ...]:
+        sums, dots = np.ones(shape[1]), np.full(shape[1], 2.0)
+        channels.add_dots(dy, x, sums, dots)
+        return sums, dots
+
+    def only_dots() -> tuple[Array, ...]:
+        dots = np.full(shape[1], 2.0)
+        channels.add_dots(dy, x, None, dots)
+        return (dots,)
+
+    sums, dots = on_all_threads(run)
+    np.testing.assert_allclose(sums, 1 + dy.astype(np.float64).sum((0, 2)), rtol=1e-13, atol=1e-11)
+    (alone,) = on_all_threads(only_dots)
+    np.testing.assert_array_equal(alone, dots)
+    expected = 2 + (dy.astype(np.float64) * x.astype(np.float64)).sum((0, 2))
+    np.testing.assert_allclose(dots, expected, rtol=1e-13, atol=1e-11)
+
+
+@pytest.mark.parametrize("mean", [0, 1000])
+def test_moments(mean: float, shape: Shape, dtype: type[Any]) -> None:
+    x = drawn(shape, dtype) + dtype(mean)
+
+    def run() -> tuple[Array, ...]:
+        first, second = np.full((2, shape[1]), np.nan)
+        channels.moments(x, first, second)
+        return first, second
+
+    first, second = on_all_threads(run)
+    if not x.size:
+        assert not first.any()
+        assert not second.any()
+        return
+    double = x.astype(np.float64)
+    np.testing.assert_allclose(first, double.mean((0, 2)), rtol=1e-13, atol=1e-12)
+    np.testing.assert_allclose(second, double.var((0, 2)), rtol=1e-11, atol=1e-12)
+
+
+def test_arithmetic(shape: Shape, dtype: type[Any]) -> None:
+    x, a, b = drawn(shape, dtype), drawn((shape[1],), dtype, 1), drawn((shape[1],), dtype, 2)
+    s, t = a[:, None], b[:, None]
+
+    def flat(run: Callable[..., None], *values: Array) -> Array:
+        def both() -> tuple[Array, ...]:
+            y = np.full_like(x, np.nan)
+            run(x.reshape(-1), *values, shape[2], y.reshape(-1))
+            return (y,)
+
+        return on_all_threads(both)[0]
+
+    assert_close(flat(channels.shift, b), x + t, dtype, 8)
+    assert_close(flat(channels.scale, a), x * s, dtype, 16)
+    assert_close(flat(channels.scale_shift, a, b), x * s + t, dtype, 16)
+    assert_close(flat(channels.standardize, b, a), (x - t) * s, dtype, 32)
+
+
+def test_standardize_backward(shape: Shape, dtype: type[Any]) -> None:
+    dy, x = drawn(shape, dtype), drawn(shape, dtype, 1)
+    mean, factor = drawn((shape[1],), np.float64, 2), drawn((shape[1],), np.float64, 3)
+
+    def run() -> tuple[Array, ...]:
+        dx, sums = np.full_like(x, np.nan), np.full((2, shape[1]), np.nan)
+        channels.standardize_backward(dy, x, mean, factor, sums, dx)
+        return (dx,)
+
+    (dx,) = on_all_threads(run)
+    if not x.size:
+        return
+    y = (x.astype(np.float64) - mean[:, None]) * factor[:, None]
+    constant, linear = dy.mean((0, 2), np.float64), (dy * y).mean((0, 2))
+    expected = (dy - constant[:, None] - y * linear[:, None]) * factor[:, None]
+    assert_close(dx, expected, dtype, 100)
