@@ -1,4 +1,4 @@
-"""What several layers share: neurons, axes, labels, the normalisation of losses."""
+"""What several layers share: neurons, views, axes, labels, the normalisation of losses."""
 
 from __future__ import annotations
 
@@ -53,6 +53,17 @@ class Neuron(Layer):
         """dx = dy f'(x), on flat arrays; ``dx`` may be ``dy``, and unless the layer
         ``reads_bottom``, ``x`` may be ``y``."""
         raise NotImplementedError
+
+
+class View(Layer):
+    """A layer whose top holds the values of its bottom, in their order, under another shape."""
+
+    def forward(self, bottom: list[Blob], top: list[Blob]) -> None:
+        np.copyto(top[0].flat, bottom[0].flat)
+
+    def backward(self, top: list[Blob], bottom: list[Blob]) -> None:
+        if bottom[0].diff is not None:
+            np.copyto(bottom[0].flat_diff, top[0].flat_diff)
 
 
 def axis_of(layer: Layer, shape: Shape, axis: int, *path: str | int) -> int:
@@ -154,3 +165,41 @@ def set_scalar(top: Blob, value: float) -> None:
 def scratch(shape: Shape, dtype: Any) -> Array:
     """Memory that a layer keeps between forward and backward."""
     return np.empty(shape, dtype)
+
+
+def axis_or_dim(layer: Layer, shape: Shape, config: str, older: str) -> int:
+    """The axis that a layer's ``axis`` names, or the older field, which counts from the front."""
+    if layer.config.HasField(older):
+        if layer.config.HasField("axis"):
+            raise layer.error(f"give axis or {older}, not both", config, older)
+        return axis_of(layer, shape, getattr(layer.config, older), config, older)
+    return axis_of(layer, shape, layer.config.axis, config, "axis")
+
+
+def as_rows(values: Array, axis: int) -> Array:
+    """An array as a matrix: the axes before ``axis`` are its rows."""
+    rows, columns = math.prod(values.shape[:axis]), math.prod(values.shape[axis:])
+    return values.reshape(rows, columns)
+
+
+def shape_of(layer: Layer, given: pb.BlobShape, *path: str | int) -> Shape:
+    """The shape that a layer's message states; ``path`` leads to it."""
+    for i, n in enumerate(given.dim):
+        if n < 0:
+            raise layer.error(f"a dimension cannot be negative: {n}", *path, "dim", i)
+    return tuple(given.dim)
+
+
+def shapes_of_tops(layer: Layer, config: str) -> list[Shape]:
+    """What the field ``shape`` of a layer without bottoms states: one for all tops, or for each."""
+    stated = [
+        shape_of(layer, shape, config, "shape", i) for i, shape in enumerate(layer.config.shape)
+    ]
+    tops = len(layer.message.top)
+    if len(stated) not in (1, tops):
+        raise layer.error(
+            f"has {tops} tops but {len(stated)} shapes",
+            config,
+            hint="give one shape for all tops, or one for each",
+        )
+    return stated if len(stated) == tops else stated * tops
