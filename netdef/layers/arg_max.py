@@ -55,11 +55,16 @@ class ArgMax(Layer):
                 raise self.error("needs a bottom of items, but it is a scalar", "bottom", 0)
             values, where = math.prod(x[1:]), "in an item"
             top = (x[0], 2 if c.out_max_val else 1, top_k, *[1] * (len(x) - 3))
+        if values == 0:
+            raise self.error(
+                f"the bottom {shape_text(x)} has no values to choose from", "bottom", 0
+            )
         if not 1 <= top_k <= values:
             raise self.error(
                 f"top_k is {top_k}, but must be from 1 to {values}: the bottom {shape_text(x)} "
                 f"has {values} values {where}",
-                *(("argmax_param", "top_k") if c.HasField("top_k") else ("bottom", 0)),
+                "argmax_param",
+                "top_k",
             )
         return [top]
 

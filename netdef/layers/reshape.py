@@ -24,12 +24,12 @@ class Reshape(View):
         layer {
           name: "reshape"
           type: "Reshape"
-          bottom: "scores"  # 8x12x5x5
-          top: "per_anchor"
+          bottom: "rpn_cls_score"  # 1x18x14x14
+          top: "rpn_cls_score_reshape"
           reshape_param {
             shape {
               dim: 0
-              dim: 3
+              dim: 2
               dim: -1
               dim: 0
             }
