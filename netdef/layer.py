@@ -79,7 +79,8 @@ class Layer:
     """Base class: see the module's text for the contract.
 
     Class attributes a layer sets: ``bottoms`` and ``tops`` (how many blobs), ``in_place`` (a top
-    may be the bottom of the same index), ``no_gradient`` (bottoms that have none, such as labels),
+    may be the bottom of the same index), ``no_gradient`` (bottoms that have none, such as labels;
+    set in ``__init__`` where their indices depend on how many there are),
     ``loss`` (the first top is a loss of weight 1 unless the net says otherwise), ``dynamic`` (top
     shapes depend on data), ``source`` (brings records: see ``Source``), ``also_reads`` (messages of
     ``LayerParameter`` it reads beside its own).
@@ -91,7 +92,7 @@ class Layer:
     tops: ClassVar[Arity] = 1
     same_number: ClassVar[bool] = False  # as many tops as bottoms
     in_place: ClassVar[bool] = False
-    no_gradient: ClassVar[frozenset[int]] = frozenset()
+    no_gradient: frozenset[int] = frozenset()
     loss: ClassVar[bool] = False
     dynamic: ClassVar[bool] = False
     source: ClassVar[bool] = False

@@ -119,15 +119,17 @@ def plan(net: pb.NetParameter, positions: Positions | None = None, keep_all: boo
     return _assemble(net, drafts, shapes, params, owned, gradients, keep_all)
 
 
-def reshape(old: Plan, wanted: Mapping[str, Shape]) -> Plan:
+def reshape(
+    old: Plan, wanted: Mapping[str, Shape], first: int = 0, stop: int | None = None
+) -> Plan:
     """The same plan with other shapes for some tops of layers that choose their own: inputs, data.
 
-    Raises NetError where a layer cannot take its new bottoms, or a parameter would change its
-    shape.
+    Only layers ``first`` to ``stop - 1`` are planned again; by default all. Raises NetError where a
+    layer cannot take its new bottoms, or a parameter would change its shape.
     """
-    shapes: dict[str, Shape] = {}
-    layers = []
-    for planned in old.layers:
+    shapes = {name: blob.shape for name, blob in old.blobs.items()}
+    layers = list(old.layers)
+    for number, planned in list(enumerate(old.layers))[first:stop]:
         bottoms = [shapes[name] for name in planned.bottoms]
         # What a dynamic layer announced holds for as long as its bottoms keep their shapes.
         kept = planned.layer.dynamic and tuple(bottoms) == planned.bottom_shapes
@@ -146,8 +148,8 @@ def reshape(old: Plan, wanted: Mapping[str, Shape]) -> Plan:
                     f"the new input shapes would need a {param.name} of {shape_text(param.shape)}, "
                     f"but it is {shape_text(shape)}"
                 )
-        layers.append(
-            replace(planned, bottom_shapes=tuple(bottoms), top_shapes=tuple(map(tuple, tops)))
+        layers[number] = replace(
+            planned, bottom_shapes=tuple(bottoms), top_shapes=tuple(map(tuple, tops))
         )
     blobs = {name: replace(blob, shape=shapes[name]) for name, blob in old.blobs.items()}
     return replace(old, layers=tuple(layers), blobs=blobs)

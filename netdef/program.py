@@ -79,6 +79,10 @@ class Program:
         self._bound: dict[str, Array] = {}
         self.learnable: list[Learnable] = []
         self.steps = [Step(planned.layer, planned) for planned in plan.layers]
+        #: Steps from here on do not know yet what changed before them: see ``_follow``.
+        self._planned = len(self.steps)
+        #: Blobs that were given other arrays, until every reader was told.
+        self._fresh: set[str] = set()
         self._spare: list[Array] = []
         self._make_params(share)
         self._bind()
@@ -138,29 +142,35 @@ class Program:
             name = "weight_filler" if planned.index == 0 else "bias_filler"
             raise layer.error(first.message, field, name, "type", hint=first.hint) from error
 
-    def _bind(self) -> None:
-        """Give every blob its arrays and every layer its blobs.
+    def _bind(self, first: int = 0, stop: int | None = None) -> None:
+        """Give layers ``first`` to ``stop - 1`` their blobs, and their tops arrays.
 
         Arrays of unchanged shape stay, and so does what layers keep from forward for backward.
         """
-        fresh: set[str] = set()
-        for name, planned in self.plan.blobs.items():
-            blob = self.blobs.setdefault(name, Blob(np.empty(0), None, name))
-            shape = planned.shape
-            if planned.data_of != name:
-                # Memory is shared with an earlier blob, which is bound already.
-                if planned.data_of in fresh:
-                    data = self.blobs[planned.data_of].data.reshape(shape)
-                    blob.bind(data, self.blobs[planned.diff_of].diff.reshape(shape))
-            elif blob.diff is None or blob.shape != shape:
-                # Untouched zeros cost no memory, so a gradient nobody computes is free.
-                blob.bind(np.zeros(shape, self.dtype), np.zeros(shape, self.dtype))
-            if blob.data is not self._bound.get(name):
-                fresh.add(name)
-                self._bound[name] = blob.data
-        for step in self.steps:
-            if not fresh.isdisjoint((*step.plan.bottoms, *step.plan.tops)):
+        for step in self.steps[first:stop]:
+            for name in step.plan.tops:
+                self._bind_blob(name)
+            if not self._fresh.isdisjoint((*step.plan.bottoms, *step.plan.tops)):
                 self._bind_step(step)
+        self._planned = len(self.steps) if stop is None else stop
+        if self._planned == len(self.steps):
+            self._fresh.clear()
+
+    def _bind_blob(self, name: str) -> None:
+        planned = self.plan.blobs[name]
+        blob = self.blobs.setdefault(name, Blob(np.empty(0), None, name))
+        shape = planned.shape
+        if planned.data_of != name:
+            # Memory is shared with an earlier blob, which is bound already.
+            if planned.data_of in self._fresh:
+                data = self.blobs[planned.data_of].data.reshape(shape)
+                blob.bind(data, self.blobs[planned.diff_of].diff.reshape(shape))
+        elif blob.diff is None or blob.shape != shape:
+            # Untouched zeros cost no memory, so a gradient nobody computes is free.
+            blob.bind(np.zeros(shape, self.dtype), np.zeros(shape, self.dtype))
+        if blob.data is not self._bound.get(name):
+            self._fresh.add(name)
+            self._bound[name] = blob.data
 
     def _bind_step(self, step: Step) -> None:
         planned = step.plan
@@ -196,10 +206,13 @@ class Program:
 
     def reshape(self, shapes: Mapping[str, Shape]) -> None:
         """Take other shapes for tops of inputs or data layers; everything after them follows."""
-        self.plan = reshape(self.plan, shapes)
+        self._plan_again(shapes, 0, len(self.steps))
+
+    def _plan_again(self, shapes: Mapping[str, Shape], first: int, stop: int) -> None:
+        self.plan = reshape(self.plan, shapes, first, stop)
         for step, planned in zip(self.steps, self.plan.layers, strict=True):
             step.plan = planned
-        self._bind()
+        self._bind(first, stop)
 
     def rebind(self) -> None:
         """Let every layer see the present arrays; to be called after a parameter was bound anew."""
@@ -219,11 +232,14 @@ class Program:
         loss = 0.0
         iteration = np.uint64(self.passes)
         last = len(self.steps) if end is None else end + 1
-        for step in self.steps[start:last]:
+        if start >= self._planned:
+            # The pass before ended between a layer whose shapes changed and the next dynamic one.
+            self._plan_again({}, self._planned, len(self.steps))
+        for number, step in enumerate(self.steps[start:last], start):
             layer = step.layer
             layer.iteration = iteration
             if layer.dynamic:
-                self._follow(step)
+                self._follow(number)
             if not step.plan.alias:
                 layer.forward(step.bottom, step.top)
             for blob, weight in step.losses:
@@ -272,16 +288,23 @@ class Program:
         for param in self.learnable:
             param.blob.diff.fill(0)
 
-    def _follow(self, step: Step) -> None:
-        """Let a layer whose top shapes depend on data announce them; plan again if they changed."""
+    def _follow(self, number: int) -> None:
+        """Let a layer whose top shapes depend on data announce them; plan again if they changed.
+
+        But only up to the next such layer, itself included, which goes on from there: what stands
+        behind both may be unable to take the new shapes of one with the old shapes of the other.
+        """
+        step = self.steps[number]
         shapes = step.layer.next_shapes(step.bottom)
         changed = {
             name: shape
             for name, shape, old in zip(step.plan.tops, shapes, step.plan.top_shapes, strict=True)
             if shape != old
         }
-        if changed:
-            self.reshape(changed)
+        if changed or self._planned < len(self.steps):
+            later = (k for k in range(number + 1, len(self.steps)) if self.steps[k].layer.dynamic)
+            stop = next((k + 1 for k in later), len(self.steps))
+            self._plan_again(changed, number, stop)
 
     # -- data -----------------------------------------------------------------------------------
 

@@ -235,8 +235,12 @@ class Trial:
             wanted = not self.case.forward_only and i not in self.layer.no_gradient
             diff = np.full(shape, np.nan, self.dtype) if wanted else None
             self.bottom.append(Blob(self._drawn(draw, shape, i), diff, f"bottom {i}"))
+        self._bind_tops(tops)
+        self._follow()
+
+    def _bind_tops(self, shapes: Sequence[Shape]) -> None:
         self.top = []
-        for i, shape in enumerate(tops):
+        for i, shape in enumerate(shapes):
             draw = values(np.nan) if self.layer.loss and i else normal
             diff = self._drawn(draw, shape, _GRADIENTS + i)
             self.top.append(Blob(np.full(shape, np.nan, self.dtype), diff, f"top {i}"))
@@ -259,11 +263,15 @@ class Trial:
     def forward(self, iteration: int = 0) -> None:
         """One forward pass, as the program makes it in this iteration."""
         self.layer.iteration = np.uint64(iteration)
+        self._follow()
+        self.layer.forward(self.bottom, self.top)
+
+    def _follow(self) -> None:
+        """Let a dynamic layer announce the shapes of its tops."""
         if self.layer.dynamic:
             shapes = self.layer.next_shapes(self.bottom)
             if shapes != [blob.shape for blob in self.top]:
-                self._bind([blob.shape for blob in self.bottom], shapes)
-        self.layer.forward(self.bottom, self.top)
+                self._bind_tops(shapes)
 
     def backward(self) -> None:
         """One backward pass from the gradients of the tops."""

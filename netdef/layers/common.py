@@ -62,6 +62,17 @@ class Neuron(Layer):
         raise NotImplementedError
 
 
+class View(Layer):
+    """A layer whose top holds the values of its bottom, in their order, under another shape."""
+
+    def forward(self, bottom: list[Blob], top: list[Blob]) -> None:
+        np.copyto(top[0].flat, bottom[0].flat)
+
+    def backward(self, top: list[Blob], bottom: list[Blob]) -> None:
+        if bottom[0].diff is not None:
+            np.copyto(bottom[0].flat_diff, top[0].flat_diff)
+
+
 def axis_of(layer: Layer, shape: Shape, axis: int, *path: str | int) -> int:
     """``axis`` counted from the front; a negative one counts from the back, as in Caffe."""
     if not -len(shape) <= axis < len(shape):
@@ -495,3 +506,41 @@ def aligned(layer: Layer, x: Shape, other: Shape, *path: str) -> tuple[int, int,
             1,
         )
     return math.prod(x[:axis]), math.prod(other), math.prod(x[end:])
+
+
+def axis_or_dim(layer: Layer, shape: Shape, config: str, older: str) -> int:
+    """The axis that a layer's ``axis`` names, or the older field, which counts from the front."""
+    if layer.config.HasField(older):
+        if layer.config.HasField("axis"):
+            raise layer.error(f"give axis or {older}, not both", config, older)
+        return axis_of(layer, shape, getattr(layer.config, older), config, older)
+    return axis_of(layer, shape, layer.config.axis, config, "axis")
+
+
+def as_rows(values: Array, axis: int) -> Array:
+    """An array as a matrix: the axes before ``axis`` are its rows."""
+    rows, columns = math.prod(values.shape[:axis]), math.prod(values.shape[axis:])
+    return values.reshape(rows, columns)
+
+
+def shape_of(layer: Layer, given: pb.BlobShape, *path: str | int) -> Shape:
+    """The shape that a layer's message states; ``path`` leads to it."""
+    for i, n in enumerate(given.dim):
+        if n < 0:
+            raise layer.error(f"a dimension cannot be negative: {n}", *path, "dim", i)
+    return tuple(given.dim)
+
+
+def shapes_of_tops(layer: Layer, config: str) -> list[Shape]:
+    """What the field ``shape`` of a layer without bottoms states: one for all tops, or for each."""
+    stated = [
+        shape_of(layer, shape, config, "shape", i) for i, shape in enumerate(layer.config.shape)
+    ]
+    tops = len(layer.message.top)
+    if len(stated) not in (1, tops):
+        raise layer.error(
+            f"has {tops} tops but {len(stated)} shapes",
+            config,
+            hint="give one shape for all tops, or one for each",
+        )
+    return stated if len(stated) == tops else stated * tops

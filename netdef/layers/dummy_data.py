@@ -6,18 +6,50 @@ from netdef import fillers
 from netdef.blob import Blob, Shape
 from netdef.errors import NetError
 from netdef.layer import Layer, register
+from netdef.layers.common import shapes_of_tops
 from netdef.proto import netdef_pb2 as pb
 
 
 @register("DummyData", config="dummy_data_param")
 class DummyData(Layer):
-    """Fills its tops: constant ones once, random ones anew in each pass.
+    """Fills its tops: with the filler ``constant`` once, with any other anew in each pass.
 
-    bottom  none
-    top     x0, x1, ...  shapes from ``shape``, or from num, channels, height, width (deprecated);
-                         one for all tops, or one for each
+        bottom  none
+        top     x0, x1, ...  as ``shape`` says: one shape for all tops, or one for each
 
-    ``data_filler``: none (all 0), one for all tops, or one for each.
+    ``data_filler`` likewise, or none: then all is 0. The older fields ``num``, ``channels``,
+    ``height`` and ``width`` together stand for a shape of 4 axes, each with one value for all tops,
+    or one for each.
+
+    Example::
+
+        layer {
+          name: "noise"
+          type: "DummyData"
+          top: "data"
+          top: "label"
+          dummy_data_param {
+            shape {
+              dim: 8
+              dim: 3
+              dim: 32
+              dim: 32
+            }
+            shape {
+              dim: 8
+            }
+            data_filler {
+              type: "gaussian"
+              std: 1
+            }
+            data_filler {
+              type: "constant"
+              value: 0
+            }
+          }
+        }
+
+    Source: Caffe 1.0.
     """
 
     bottoms = 0
@@ -25,11 +57,6 @@ class DummyData(Layer):
 
     def shapes(self, *bottoms: Shape) -> list[Shape]:
         c, tops = self.config, len(self.message.top)
-        legacy = [list(c.num), list(c.channels), list(c.height), list(c.width)]
-        if c.shape and any(legacy):
-            raise self.error(
-                "give shape, or num, channels, height and width, not both", "dummy_data_param"
-            )
         if len(c.data_filler) not in (0, 1, tops):
             raise self.error(
                 f"has {tops} tops but {len(c.data_filler)} data_filler: "
@@ -38,24 +65,26 @@ class DummyData(Layer):
                 "data_filler",
                 0,
             )
-        if any(legacy):
-            if any(len(values) not in (1, tops) for values in legacy):
-                raise self.error(
-                    "num, channels, height and width need one value, "
-                    f"or one for each of {tops} tops",
-                    "dummy_data_param",
-                )
-            wide = [values if len(values) == tops else values * tops for values in legacy]
-            return [tuple(int(values[i]) for values in wide) for i in range(tops)]
-        given = [tuple(shape.dim) for shape in c.shape]
-        if len(given) not in (1, tops):
+        older = {name: list(getattr(c, name)) for name in ("num", "channels", "height", "width")}
+        if not any(older.values()):
+            return shapes_of_tops(self, "dummy_data_param")
+        if c.shape:
             raise self.error(
-                f"has {tops} tops but {len(given)} shapes: give one for all, or one for each",
+                "give shape, or num, channels, height and width, not both",
                 "dummy_data_param",
+                "shape",
             )
-        if any(n < 0 for shape in given for n in shape):
-            raise self.error(f"a dimension cannot be negative: {given}", "dummy_data_param")
-        return given if len(given) == tops else given * tops
+        for name, values in older.items():
+            if len(values) not in (1, tops):
+                raise self.error(
+                    f"has {tops} tops but {len(values)} {name}: give one for all, or one for each",
+                    "dummy_data_param",
+                    *((name, 0) if values else ()),
+                )
+        return [
+            tuple(int(values[i if len(values) > 1 else 0]) for values in older.values())
+            for i in range(tops)
+        ]
 
     def setup(self, bottom: list[Blob], top: list[Blob]) -> None:
         for i, blob in enumerate(top):

@@ -16,11 +16,32 @@ from netdef.layers.common import axis_of
 
 @register("InnerProduct", config="inner_product_param")
 class InnerProduct(Layer):
-    """Multiplies each row of its bottom by a matrix.
+    """Multiplies each row of its bottom by a matrix and adds a bias: a fully connected layer.
 
-    bottom  x  axes before ``axis`` are rows (M), the others are one row's values (K)
-    top     y  [rows' axes..., num_output]
-    params  weight [num_output, K], with ``transpose`` [K, num_output]; bias [num_output]
+        y[m, :] = W x[m, :] + b
+
+        bottom  x  [M..., K...], where K begins at ``axis``
+        top     y  [M..., num_output]
+        params  weight [num_output, K], with ``transpose`` [K, num_output]; bias [num_output]
+
+    K cannot change once the weight is there; M can.
+
+    Example::
+
+        layer {
+          name: "ip1"
+          type: "InnerProduct"
+          bottom: "pool2"  # 8x20x4x4
+          top: "ip1"
+          inner_product_param {
+            num_output: 50
+            weight_filler {
+              type: "xavier"
+            }
+          }
+        }
+
+    Source: Caffe 1.0.
     """
 
     def shapes(self, *bottoms: Shape) -> list[Shape]:

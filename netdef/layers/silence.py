@@ -8,10 +8,22 @@ from netdef.layer import Layer, register
 
 @register("Silence")
 class Silence(Layer):
-    """Swallows its bottoms; their gradients are 0.
+    """Reads its bottoms and gives nothing; their gradients are 0.
 
-    bottom  x0, x1, ...  any shapes
-    top     none
+        bottom  x0, x1, ...  any shapes
+        top     none
+
+    A blob that no layer reads is an output of the net: this keeps it from being printed.
+
+    Example::
+
+        layer {
+          name: "silence"
+          type: "Silence"
+          bottom: "label"  # 64
+        }
+
+    Source: Caffe 1.0.
     """
 
     bottoms = (1, None)

@@ -10,13 +10,24 @@ from netdef.layers.common import around, axis_of, check_classes
 
 @register("Softmax", config="softmax_param")
 class Softmax(Layer):
-    """Turns scores into probabilities.
+    """Turns scores into probabilities, which sum to 1 along ``axis``.
 
-    bottom  x  any shape; scores along ``axis``
-    top     y  shape of x; along ``axis`` it sums to 1; may be x itself
+        y[c] = exp(x[c]) / sum over k of exp(x[k])
 
-    Source: Bridle, "Probabilistic interpretation of feedforward classification network outputs",
-    1990.
+        bottom  x  any shape; scores along ``axis``
+        top     y  shape of x; may be x itself
+
+    Example::
+
+        layer {
+          name: "prob"
+          type: "Softmax"
+          bottom: "ip2"  # 8x10
+          top: "prob"
+        }
+
+    Source: Bridle, "Probabilistic interpretation of feedforward classification network outputs,
+    with relationships to statistical pattern recognition", Neurocomputing, 1990.
     """
 
     in_place = True

@@ -11,12 +11,27 @@ from netdef.layer import Layer, register
 
 @register("Split")
 class Split(Layer):
-    """Copies its bottom to every top; netdef puts one behind each blob of several readers.
+    """Gives its bottom to every top; their gradients add up.
 
-    bottom  x       any shape
-    top     y0, y1, ...  shape of x
+        y0 = y1 = ... = x
 
-    Those that netdef adds cost nothing: the plan lets the tops use the bottom's memory.
+        bottom  x            any shape
+        top     y0, y1, ...  shape of x
+
+    netdef puts one behind each blob that several layers read. Where nobody changes or watches the
+    tops they use the bottom's memory, and nothing is copied.
+
+    Example::
+
+        layer {
+          name: "split"
+          type: "Split"
+          bottom: "features"  # 8x16
+          top: "features_0"
+          top: "features_1"
+        }
+
+    Source: Caffe 1.0.
     """
 
     tops = (1, None)
