@@ -10,9 +10,9 @@ import numpy as np
 
 from netdef.blob import Array, Blob, Shape, shape_text
 from netdef.errors import DataError
-from netdef.jit import inline
+from netdef.jit import alone, inline
 from netdef.kernels.elementwise import add
-from netdef.kernels.gemm import gemm
+from netdef.kernels.gemm import Packed, gemm
 from netdef.kernels.recurrent import add_to_steps, carry, fill_rows, sum_steps
 from netdef.kernels.sums import add_column_sums
 from netdef.layer import MOST_VALUES, Layer, Param
@@ -58,6 +58,10 @@ class Neuron(Layer):
         """dx = dy f'(x), on flat arrays; ``dx`` may be ``dy``, and unless the layer
         ``reads_bottom``, ``x`` may be ``y``."""
         raise NotImplementedError
+
+
+#: Products of one step of a recurrent layer, fewer than which are not worth a second thread.
+FEW = 1 << 18
 
 
 class Recurrent(Layer):
@@ -179,6 +183,9 @@ class Recurrent(Layer):
         self.gradients = scratch((len(self.states), count, size), self.dtype)
         # What of h reaches each step: cont[t] h[t - 1].
         self._carried = scratch((steps, count, size), self.dtype)
+        # The weight that every step is multiplied by, and for backward its transpose.
+        self._weight = Packed(size, rows, self.dtype)
+        self._transpose = Packed(rows, size, self.dtype)
         self._static = scratch((count if self._has_static else 0, rows), self.dtype)
         values = np.zeros((len(self.states), steps + 1, count, size), self.dtype)
         if self.values.shape[2:] == (count, size):
@@ -202,11 +209,12 @@ class Recurrent(Layer):
         self.values[:, 0] = self.values[:, -1]
         for value, i in zip(self.values, self._initial, strict=False):
             np.copyto(value[0], bottom[i].data[0])
-        hidden = self.blobs[self._hidden].data
-        for t in range(len(steps)):
-            carry(self.values[0][t], cont[t], self._carried[t])
-            gemm(self._carried[t], hidden, steps[t], transpose_b=True, accumulate=True)
-            self.step(t, cont[t])
+        with alone(self._is_small):
+            self._weight.pack(self.blobs[self._hidden].data, transpose_b=True)
+            for t in range(len(steps)):
+                carry(self.values[0][t], cont[t], self._carried[t])
+                self._weight.multiply(self._carried[t], steps[t], accumulate=True)
+                self.step(t, cont[t])
         self.output(top[0])
         for value, blob in zip(self.values, top[1:], strict=False):
             np.copyto(blob.data[0], value[-1])
@@ -219,11 +227,13 @@ class Recurrent(Layer):
         for gradient, blob in zip(self.gradients, top[1:], strict=False):
             np.copyto(gradient, blob.diff[0])
         dh = self.gradients[0]
-        for t in reversed(range(len(self.steps))):
-            add(dy[t].reshape(-1), dh.reshape(-1))
-            self.step_backward(t, cont[t])
-            gemm(self.d_steps[t], hidden.data, dh)
-            carry(dh, cont[t], dh)
+        with alone(self._is_small):
+            self._transpose.pack(hidden.data)
+            for t in reversed(range(len(self.steps))):
+                add(dy[t].reshape(-1), dh.reshape(-1))
+                self.step_backward(t, cont[t])
+                self._transpose.multiply(self.d_steps[t], dh)
+                carry(dh, cont[t], dh)
         for gradient, i in zip(self.gradients, self._initial, strict=False):
             if bottom[i].diff is not None:
                 np.copyto(bottom[i].diff[0], gradient)
@@ -239,6 +249,11 @@ class Recurrent(Layer):
             gemm(d_steps, self.blobs[0].data, _rows(x.diff))
         if self._has_static:
             self._backward_static(bottom[2])
+
+    @property
+    def _is_small(self) -> bool:
+        _, count, rows = self.steps.shape
+        return bool(count * rows * rows // self.gates < FEW)
 
     def _backward_static(self, static: Blob) -> None:
         sum_steps(self.d_steps, self._static)

@@ -64,7 +64,8 @@ class LSTM(Recurrent):
         }
 
     Deviations: with ``expose_hidden``, gradients flow from hT and cT back to h0 and c0; Caffe cuts
-    them off there without a word. ``propagate_down: false`` cuts off those of h0 and c0.
+    them off there without a word. ``propagate_down: false`` cuts off those of h0 and c0. A NaN does
+    not outlive a ``cont`` of 0, and a reshaped net may take another number of steps.
 
     Source: Hochreiter & Schmidhuber, "Long short-term memory", Neural Computation 9, 1997; Donahue
     et al., "Long-term recurrent convolutional networks for visual recognition and description",

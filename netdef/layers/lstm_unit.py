@@ -37,7 +37,8 @@ class LSTMUnit(Layer):
         }
 
     Deviations: where ``cont`` is neither 0 nor 1, Caffe on the CPU computes the gradient of f as if
-    ``cont`` were inside its sigmoid; this is the true one, which Caffe computes on a GPU.
+    ``cont`` were inside its sigmoid; this is the true one, which Caffe computes on a GPU. Where
+    ``cont`` is 0, a NaN of ``c_prev`` stays one in Caffe.
 
     Source: Hochreiter & Schmidhuber, "Long short-term memory", Neural Computation 9, 1997; Donahue
     et al., "Long-term recurrent convolutional networks for visual recognition and description",

@@ -50,8 +50,7 @@ class RNN(Recurrent):
           }
         }
 
-    Deviations: with ``expose_hidden``, gradients flow from hT back to h0; Caffe cuts them off there
-    without a word. ``propagate_down: false`` cuts off that of h0.
+    Deviations: those of LSTM.
 
     Source: Elman, "Finding structure in time", Cognitive Science 14, 1990; Donahue et al.,
     "Long-term recurrent convolutional networks for visual recognition and description", CVPR 2015.

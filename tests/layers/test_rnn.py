@@ -6,9 +6,19 @@ from collections.abc import Callable
 from typing import Any
 
 import numpy as np
+import pytest
 
 from netdef.blob import Shape
-from netdef.testing import Case, Draw, Mistake, Trial, assert_same_bits, normal
+from netdef.layers import common
+from netdef.testing import (
+    Case,
+    Draw,
+    Mistake,
+    Trial,
+    any_number_of_threads,
+    assert_same_bits,
+    normal,
+)
 
 
 def rnn(static: bool = False, exposed: bool = False) -> Callable[..., Any]:
@@ -143,3 +153,12 @@ def test_the_top_may_be_overwritten_before_backward() -> None:
         trial.backward()
         found = {blob.name: expected[blob.name] for blob in trial.top} | trial.gradients()
         assert_same_bits(found, expected, "with tops overwritten")
+
+
+@pytest.mark.parametrize("case", [CASES[2], CASES[3], CASES[6]], ids=str)
+def test_steps_on_many_threads_give_the_same_bits(
+    case: Case, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Cases as small as these would run on one."""
+    monkeypatch.setattr(common, "FEW", 0)
+    any_number_of_threads(case)
