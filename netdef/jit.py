@@ -25,8 +25,8 @@ import sys
 import tempfile
 import threading
 import time
-from collections.abc import Callable
-from contextlib import suppress
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -36,6 +36,7 @@ from numba import prange
 from numba.core import config, event
 
 __all__ = [
+    "alone",
     "inline",
     "kernel",
     "num_threads",
@@ -175,6 +176,19 @@ def set_num_threads(count: int) -> None:
 def num_threads() -> int:
     """The number of threads kernels run on."""
     return int(numba.get_num_threads())
+
+
+@contextmanager
+def alone(wanted: bool = True) -> Iterator[None]:
+    """Run kernels on the calling thread in this block: many small ones, which would wait longer for
+    other threads than these could save. Does nothing unless ``wanted``."""
+    before = num_threads()
+    if wanted:
+        numba.set_num_threads(1)
+    try:
+        yield
+    finally:
+        numba.set_num_threads(before)
 
 
 class _CompileListener(event.Listener):  # type: ignore[misc]

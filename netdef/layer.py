@@ -78,18 +78,18 @@ def _ignore(event: Event) -> None:
 class Layer:
     """Base class: see the module's text for the contract.
 
-    Class attributes a layer sets: ``bottoms`` and ``tops`` (how many blobs), ``in_place`` (a top
-    may be the bottom of the same index), ``no_gradient`` (bottoms that have none, such as labels;
-    set in ``__init__`` where their indices depend on how many there are),
-    ``loss`` (the first top is a loss of weight 1 unless the net says otherwise), ``dynamic`` (top
-    shapes depend on data), ``source`` (brings records: see ``Source``), ``also_reads`` (messages of
-    ``LayerParameter`` it reads beside its own).
+    Attributes that a layer sets, in its class or, where options decide, in ``__init__``:
+    ``bottoms`` and ``tops`` (how many blobs), ``in_place`` (a top may be the bottom of the same
+    index), ``no_gradient`` (bottoms that have none, such as labels), ``loss`` (the first top is a
+    loss of weight 1 unless the net says otherwise), ``dynamic`` (top shapes depend on data),
+    ``source`` (brings records: see ``Source``), ``also_reads`` (messages of ``LayerParameter`` it
+    reads beside its own).
     """
 
     type: ClassVar[str]
     config_field: ClassVar[str | None] = None
-    bottoms: ClassVar[Arity] = 1
-    tops: ClassVar[Arity] = 1
+    bottoms: Arity = 1
+    tops: Arity = 1
     same_number: ClassVar[bool] = False  # as many tops as bottoms
     in_place: ClassVar[bool] = False
     no_gradient: frozenset[int] = frozenset()

@@ -9,6 +9,7 @@ import sys
 import threading
 import time
 from collections.abc import Iterator
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -89,6 +90,18 @@ def test_division_by_zero_is_arithmetic() -> None:
     _divide(np.array([1, 0], np.float32), y)
     assert np.isinf(y[0])
     assert np.isnan(y[1])
+
+
+@TWO_CORES
+def test_alone(threads: None) -> None:
+    jit.set_num_threads(2)
+    used = np.empty(1000, np.int64)
+    for wanted, count in ((True, 1), (False, 2)):
+        with suppress(KeyError), jit.alone(wanted):
+            _threads_used(used)
+            assert len(np.unique(used)) == count
+            raise KeyError
+        assert jit.num_threads() == 2
 
 
 @TWO_CORES

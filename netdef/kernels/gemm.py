@@ -9,7 +9,8 @@
             for each panel of a in the group: micro-kernel
 
 Packing makes every load of the micro-kernel contiguous whatever the transposition, and pads ragged
-edges with zeros. Results do not depend on the number of threads.
+edges with zeros. Results do not depend on the number of threads. A right factor that many products
+share, such as the weights that every step of a sequence is multiplied by, is ``Packed`` once.
 """
 
 from __future__ import annotations
@@ -48,18 +49,84 @@ def gemm(
         if not accumulate:
             c.fill(0)
         return
-    depth = min(k, DEPTH)
-    rows = -(-m // ROWS) * ROWS
-    wide = columns_of(c.itemsize)
-    width = -(-n // wide) * wide
-    work = workspace(depth * (rows + width), c.dtype)
-    _gemm(a, b, c, transpose_a, transpose_b, accumulate, work)
+    width = _width(n, c.itemsize)
+    work = workspace(min(k, DEPTH) * (-(-m // ROWS) * ROWS + width), c.dtype)
+    _gemm(a, b, c, transpose_a, transpose_b, accumulate, work, work[:0])
+
+
+class Packed:
+    """A right factor, k x n, packed once for products with many left ones."""
+
+    def __init__(self, k: int, n: int, dtype: Any) -> None:
+        self._shape = k, n
+        self._panels = np.empty(k * _width(n, np.dtype(dtype).itemsize), dtype)
+        self._nothing = np.empty((0, 0), dtype)
+
+    def pack(self, b: Array, transpose_b: bool = False) -> None:
+        """Take the values of op(b)."""
+        k, n = self._shape
+        if b.size != k * n:
+            raise ValueError(f"cannot pack {b.shape} as {k} x {n}")
+        if b.size:
+            _pack_right(b.reshape(-1), k, n, transpose_b, self._panels)
+
+    def multiply(self, a: Array, c: Array, accumulate: bool = False) -> None:
+        """c = a op(b), or c += a op(b): the bits that ``gemm`` gives."""
+        k, n = self._shape
+        m = len(a)
+        if a.shape != (m, k) or c.shape != (m, n):
+            raise ValueError(f"cannot multiply {a.shape} by {k} x {n} into {c.shape}")
+        if m == 0 or n == 0:
+            return
+        if k == 0:
+            if not accumulate:
+                c.fill(0)
+            return
+        work = workspace(min(k, DEPTH) * -(-m // ROWS) * ROWS, c.dtype)
+        _gemm(a, self._nothing, c, False, False, accumulate, work, self._panels)
+
+
+def _width(n: int, itemsize: int) -> int:
+    """n columns as whole panels."""
+    wide = columns_of(itemsize)
+    return -(-n // wide) * wide
+
+
+@kernel
+def _pack_right(b: Any, k: Any, n: Any, transpose_b: Any, packed: Any) -> None:
+    """The panels of all slices of k, one slice after the other."""
+    wide = columns(b[0])
+    panels = (n + wide - 1) // wide
+    b_row, b_column = (1, k) if transpose_b else (n, 1)
+    for k0 in range(0, k, DEPTH):
+        depth = min(DEPTH, k - k0)
+        for p in prange(panels):
+            first = p * wide
+            pack(
+                b,
+                first * b_column + k0 * b_row,
+                b_column,
+                b_row,
+                min(wide, n - first),
+                depth,
+                wide,
+                packed,
+                (k0 * panels + p * depth) * wide,
+            )
 
 
 @kernel
 def _gemm(
-    a: Any, b: Any, c: Any, transpose_a: Any, transpose_b: Any, accumulate: Any, work: Any
+    a: Any,
+    b: Any,
+    c: Any,
+    transpose_a: Any,
+    transpose_b: Any,
+    accumulate: Any,
+    work: Any,
+    packed: Any,
 ) -> None:
+    """``packed``: b as ``_pack_right`` packs it, or nothing; then there is room for it in work."""
     m, n = c.shape
     k = a.shape[0] if transpose_a else a.shape[1]
     like = work[0]
@@ -75,7 +142,9 @@ def _gemm(
     b_row, b_column = (1, k) if transpose_b else (n, 1)
     for k0 in range(0, k, DEPTH):
         depth = min(DEPTH, k - k0)
-        b_start = a_panels * ROWS * depth
+        ready = packed.size > 0
+        panels = packed if ready else work
+        b_start = k0 * b_panels * wide if ready else a_panels * ROWS * depth
         for p in prange(a_panels):
             first = p * ROWS
             pack(
@@ -89,19 +158,20 @@ def _gemm(
                 work,
                 p * ROWS * depth,
             )
-        for p in prange(b_panels):
-            first = p * wide
-            pack(
-                b_flat,
-                first * b_column + k0 * b_row,
-                b_column,
-                b_row,
-                min(wide, n - first),
-                depth,
-                wide,
-                work,
-                b_start + p * wide * depth,
-            )
+        if not ready:
+            for p in prange(b_panels):
+                first = p * wide
+                pack(
+                    b_flat,
+                    first * b_column + k0 * b_row,
+                    b_column,
+                    b_row,
+                    min(wide, n - first),
+                    depth,
+                    wide,
+                    work,
+                    b_start + p * wide * depth,
+                )
         add = 1 if accumulate or k0 > 0 else 0
         for job in prange(b_panels * groups):
             q = job // groups
@@ -110,7 +180,7 @@ def _gemm(
                 store_tile(
                     work,
                     p * ROWS * depth,
-                    work,
+                    panels,
                     b_start + q * wide * depth,
                     depth,
                     c_flat,

@@ -11,7 +11,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from netdef import jit
-from netdef.kernels.gemm import GROUP, gemm
+from netdef.kernels.gemm import GROUP, Packed, gemm
 from netdef.kernels.microkernel import DEPTH, ROWS, columns_of
 from netdef.testing import threads
 
@@ -101,3 +101,32 @@ def test_nan_and_infinity_spread_to_their_row_and_column_only() -> None:
     assert np.isnan(c[1]).all()
     assert np.isinf(c[[0, 2], 3]).all()
     assert (c[[0, 2]][:, [0, 1, 2, 4]] == 4).all()
+
+
+@pytest.mark.parametrize("dtype", DTYPES)
+@pytest.mark.parametrize("size", SIZES)
+def test_a_packed_factor_gives_the_same_bits(size: tuple[int, int, int], dtype: type[Any]) -> None:
+    m, n, k = size
+    random = np.random.default_rng(size)
+    packed = Packed(k, n, dtype)
+    for transpose, accumulate in itertools.product([False, True], repeat=2):
+        b = random.standard_normal((n, k) if transpose else (k, n)).astype(dtype)
+        packed.pack(b, transpose)
+        for _ in range(2):
+            a = random.standard_normal((m, k)).astype(dtype)
+            expected = random.standard_normal((m, n)).astype(dtype)
+            found = expected.copy()
+            gemm(a, b, expected, False, transpose, accumulate)
+            jit.workspace(1, dtype).fill(np.nan)
+            packed.multiply(a, found, accumulate)
+            np.testing.assert_array_equal(found, expected)
+
+
+def test_a_packed_factor_refuses_other_shapes() -> None:
+    packed = Packed(3, 4, np.float32)
+    with pytest.raises(ValueError, match="cannot pack"):
+        packed.pack(np.zeros((3, 5), np.float32))
+    a, c = np.zeros((2, 3), np.float32), np.zeros((2, 4), np.float32)
+    for wrong in ((a.T.copy(), c), (a, c.T.copy()), (a, c[:1])):
+        with pytest.raises(ValueError, match="cannot multiply"):
+            packed.multiply(*wrong)
