@@ -23,10 +23,9 @@ class Accuracy(Layer):
         top     accuracy   scalar
                 per_class  optional, [classes]: the same for the predictions of each label
 
-    A prediction is right when fewer than ``top_k`` other classes score as high as its label or
-    higher: a tie counts against it. The share of nothing, where all labels are ignored or a class
-    has no label in the batch, is 0. A fraction of a label is cut off. There is no gradient. All
-    as in Caffe.
+    As in Caffe, a prediction is right when fewer than ``top_k`` other classes score as high as its
+    label or higher: a tie counts against it. The share of nothing, where all labels are ignored or
+    a class has no label in the batch, is 0. A fraction of a label is cut off. There is no gradient.
 
     Example::
 
@@ -38,9 +37,6 @@ class Accuracy(Layer):
           top: "accuracy"
           accuracy_param {
             top_k: 5
-          }
-          include {
-            phase: TEST
           }
         }
 

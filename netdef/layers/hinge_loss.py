@@ -26,7 +26,7 @@ class HingeLoss(LabelLoss):
         top     loss   scalar
 
     The sum is divided by N, the size of the batch; ``loss_param`` is not read. Where h is 0 there
-    is no gradient, at the kink neither. A fraction of a label is cut off. All as in Caffe.
+    is no gradient, at the kink neither. A fraction of a label is cut off.
 
     Example::
 

@@ -15,6 +15,9 @@ from netdef.jit import kernel, prange
 from netdef.layer import register
 from netdef.layers.common import SoftmaxLoss, around, bounded
 
+#: Where the layer names the file of H.
+SOURCE = ("infogain_loss_param", "source")
+
 
 @register("InfogainLoss", config="infogain_loss_param")
 class InfogainLoss(SoftmaxLoss):
@@ -31,7 +34,7 @@ class InfogainLoss(SoftmaxLoss):
                 prob   optional: p, shape of x
 
     With the identity as H it is SoftmaxWithLoss. ``loss_param`` is read as there, but for the
-    deprecated ``normalize``, which is refused. H has no gradient. All as in Caffe.
+    deprecated ``normalize``, which is refused. H has no gradient. A fraction of a label is cut off.
 
     Example::
 
@@ -52,14 +55,14 @@ class InfogainLoss(SoftmaxLoss):
     bottoms = (2, 3)
     no_gradient = frozenset({1, 2})
 
-    #: H of the file, once it is read: any shape.
+    #: H of the file, in the shape it has there, once it is read.
     _read: Array | None = None
 
     def shapes(self, *bottoms: Shape) -> list[Shape]:
         tops = super().shapes(*bottoms)
         if self.message.loss_param.HasField("normalize"):
             raise self.error(
-                "normalize is deprecated",
+                "normalize is deprecated, and this layer does not read it",
                 "loss_param",
                 "normalize",
                 hint="say normalization: VALID for true, BATCH_SIZE for false",
@@ -67,16 +70,12 @@ class InfogainLoss(SoftmaxLoss):
         given = self.config.HasField("source")
         if len(bottoms) == 2 and not given:
             raise self.error(
-                "the matrix H is missing: name its file in infogain_loss_param.source, or give it "
+                "the matrix H is missing: name its file, infogain_loss_param.source, or give it "
                 "as third bottom"
             )
         if len(bottoms) == 3:
             if given:
-                raise self.error(
-                    "H is given twice, by source and as third bottom",
-                    "infogain_loss_param",
-                    "source",
-                )
+                raise self.error("H is given twice, by source and as third bottom", *SOURCE)
             self._check_matrix(bottoms[0], bottoms[2], "the third bottom", "bottom", 2)
         return tops
 
@@ -98,13 +97,13 @@ class InfogainLoss(SoftmaxLoss):
         source = self.config.source
         if self._read is None:
             try:
-                matrix = read_blob(source, "matrix H", ("infogain_loss_param", "source"))
+                matrix = read_blob(source, "matrix H", SOURCE)
             except RecordError as error:
-                text = error.text
-                raise self.error(text, *error.field, hint=error.hint, kind=DataError) from None
-            self._read = matrix.astype(self.dtype)
-        path = ("infogain_loss_param", "source")
-        self._check_matrix(x, self._read.shape, f'the one in "{source}"', *path)
+                text, hint = error.text, error.hint
+                raise self.error(text, *error.field, hint=hint, kind=DataError) from None
+            with np.errstate(over="ignore"):
+                self._read = matrix.astype(self.dtype)
+        self._check_matrix(x, self._read.shape, f'the one in "{source}"', *SOURCE)
         return self._read
 
     def losses(self, x: Array, labels: Array, losses: Array) -> None:

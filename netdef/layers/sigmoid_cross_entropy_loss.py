@@ -34,11 +34,9 @@ class SigmoidCrossEntropyLoss(Loss):
                 t     [N, ...] with as many values per item: targets, mostly 0 or 1
         top     loss  scalar
 
-    ``loss_param``: ``ignore_label`` leaves out values whose target is that number when its fraction
-    is cut off, so 0 leaves out 0.5 too; ``normalization`` divides the sum by all values (FULL), by
-    those not ignored (VALID), by N (BATCH_SIZE), or by 1 (NONE); never by less than 1. Unlike for
-    other losses the default is BATCH_SIZE. A target may be any number: none is refused. All as in
-    Caffe.
+    ``loss_param`` counts values, and its default is BATCH_SIZE: the sum over N. ``ignore_label``
+    leaves out targets that are this number when their fraction is cut off: 0 leaves out 0.5 too.
+    A target may be any number, none is refused. All as in Caffe.
 
     Example::
 

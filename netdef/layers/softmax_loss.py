@@ -24,12 +24,10 @@ class SoftmaxWithLoss(SoftmaxLoss):
         top     loss   scalar
                 prob   optional: p, shape of x
 
-    ``loss_param``: ``ignore_label`` leaves predictions out; ``normalization`` divides the sum by
-    all predictions (FULL), by those not ignored (VALID, the default), by the product of the axes
-    before that of the scores (BATCH_SIZE), or by 1 (NONE); never by less than 1, so a batch of
-    nothing but ignored labels has the loss 0. A fraction of a label is cut off. A probability
-    below 1.175e-38, the least normal float32, counts as that: a prediction costs at most 87.3365.
-    All as in Caffe.
+    ``loss_param`` counts predictions; BATCH_SIZE is the product of the axes before that of the
+    scores. A batch of nothing but ignored labels has the loss 0. A fraction of a label is cut off.
+    A probability below 1.175e-38, the least normal float32, counts as that, so a prediction costs
+    at most 87.3365. All as in Caffe.
 
     Example::
 
