@@ -7,15 +7,13 @@ one would have.
 
 from __future__ import annotations
 
-import os
-import stat
 from typing import Any
 
 import numpy as np
-from google.protobuf.message import DecodeError
 from numpy.typing import NDArray
 
 from netdef import rng
+from netdef.data.binaryproto import read_blob
 from netdef.data.source import RecordError
 from netdef.jit import serial
 from netdef.proto import netdef_pb2 as pb
@@ -27,9 +25,6 @@ HEIGHT, WIDTH, TOP, LEFT, FLIP = range(5)
 #: Which word of a record's random stream decides what. A fourth one is free for the layer.
 _WORD_TOP, _WORD_LEFT, _WORD_FLIP = range(3)
 SPARE_WORD = 3
-
-#: protobuf reads no message larger than this.
-LARGEST_MESSAGE = (1 << 31) - 1
 
 
 class Transform:
@@ -133,43 +128,17 @@ class Transform:
 def read_mean(path: str) -> NDArray[Any]:
     """The mean image (channels, height, width) in a .binaryproto file.
 
-    Raises ``RecordError`` where the file is missing, no BlobProto, or contradicts itself.
+    Raises ``RecordError`` where the file cannot be read or holds no image.
     """
     field = ("transform_param", "mean_file")
-    try:
-        if not stat.S_ISREG(os.stat(path).st_mode):
-            # A pipe would be waited for, a device read without end.
-            raise RecordError(f'the mean "{path}" cannot be read: it is no regular file', field)
-        if os.path.getsize(path) > LARGEST_MESSAGE:
-            raise RecordError(f'the mean "{path}" is larger than 2 GiB, so no BlobProto', field)
-        with open(path, "rb") as file:
-            blob = pb.BlobProto.FromString(file.read())
-    except (OSError, ValueError) as error:
-        reason = error.strerror if isinstance(error, OSError) else error
-        raise RecordError(f'the mean "{path}" cannot be read: {reason}', field) from None
-    except DecodeError:
-        raise RecordError(
-            f'the mean "{path}" is no BlobProto',
-            field,
-            hint="a mean is a .binaryproto file, as compute_image_mean writes it",
-        ) from None
-    values = np.array(blob.double_data or blob.data, np.float64 if blob.double_data else np.float32)
-    shape = tuple(blob.shape.dim)
-    if not blob.HasField("shape"):
-        shape = (blob.num, blob.channels, blob.height, blob.width)
-    image = shape[-3:]
+    mean = read_blob(path, "mean", field)
     # Of several images only one could be meant, and which is not said.
-    several = len(shape) > 4 or (len(shape) == 4 and shape[0] != 1)
-    size = 1
-    for extent in image:
-        size *= max(extent, 0)
-    if len(image) != 3 or several or size != values.size or not size:
+    if not 3 <= mean.ndim <= 4 or not mean.size or (mean.ndim == 4 and len(mean) != 1):
         raise RecordError(
-            f'the mean "{path}" is no image: its shape is ({", ".join(map(str, shape))}) '
-            f"and it holds {values.size} values",
+            f'the mean "{path}" is no image: its shape is ({", ".join(map(str, mean.shape))})',
             field,
         )
-    return values.reshape(image)
+    return mean.reshape(mean.shape[-3:])
 
 
 @serial

@@ -9,28 +9,41 @@ import numpy as np
 from netdef.blob import Blob, Shape
 from netdef.jit import kernel, prange
 from netdef.layer import Layer, register
-from netdef.layers.common import (
-    INVALID,
-    around,
-    axis_of,
-    bad_label,
-    check_labels,
-    read_label,
-    scratch,
-)
+from netdef.layers.common import around, axis_of, check_labels, read_labels, scratch
 
 
 @register("Accuracy", config="accuracy_param")
 class Accuracy(Layer):
-    """Compares scores with labels.
+    """The share of predictions whose label is among their ``top_k`` highest scores.
 
-    bottom  x          any shape; scores along ``axis``
-            label      one class for each prediction, any shape of that count
-    top     accuracy   scalar: right / not ignored predictions, 0 where there are none
-            per_class  optional, [classes]: the same for each class
+        accuracy = right predictions / predictions that are not ignored
 
-    A prediction is right when fewer than ``top_k`` other classes score as high or higher: a tie
-    counts against it, as in Caffe.
+        bottom  x          any shape; scores along ``axis``
+                label      one class for each prediction, any shape of that count
+        top     accuracy   scalar
+                per_class  optional, [classes]: the same for the predictions of each label
+
+    As in Caffe, a prediction is right when fewer than ``top_k`` other classes score as high as its
+    label or higher: a tie counts against it. The share of nothing, where all labels are ignored or
+    a class has no label in the batch, is 0. A fraction of a label is cut off. There is no gradient.
+
+    Example::
+
+        layer {
+          name: "accuracy"
+          type: "Accuracy"
+          bottom: "score"  # 100x10
+          bottom: "label"  # 100
+          top: "accuracy"
+          accuracy_param {
+            top_k: 5
+          }
+        }
+
+    Deviations: a prediction that scores its label NaN is wrong, so that a net that diverged does
+    not shine; in Caffe it is right.
+
+    Source: Caffe 1.0.
     """
 
     bottoms = 2
@@ -51,24 +64,19 @@ class Accuracy(Layer):
 
     def setup(self, bottom: list[Blob], top: list[Blob]) -> None:
         x = bottom[0].shape
-        self._view = around(x, self.config.axis % len(x))
-        self._right = scratch((self._view[0] * self._view[2],), np.int8)
-        self._ignore = np.int64(self.config.ignore_label)
-        self._has_ignore = self.config.HasField("ignore_label")
+        self._view = outer, _, inner = around(x, self.config.axis % len(x))
+        self._labels = scratch((outer * inner,), np.int32)
+        self._right = scratch((outer * inner,), np.bool_)
 
     def forward(self, bottom: list[Blob], top: list[Blob]) -> None:
-        c, classes = self.config, self._view[1]
-        scores, labels = bottom[0].data.reshape(self._view), bottom[1].flat
-        _judge(scores, labels, self._ignore, self._has_ignore, np.int64(c.top_k), self._right)
-        if (self._right == INVALID).any():
-            first = int(np.argmax(self._right == INVALID))
-            raise bad_label(self, bottom[1], first, classes)
-        counted = self._right >= 0
-        top[0].data[...] = self._right[counted].mean() if counted.any() else 0
+        classes, labels = self._view[1], self._labels
+        valid = read_labels(self, bottom[1], classes, self.config, labels)
+        scores = bottom[0].data.reshape(self._view)
+        _judge(scores, labels, np.int64(self.config.top_k), self._right)
+        top[0].data[...] = np.count_nonzero(self._right) / max(1, valid)
         if len(top) == 2:
-            known = labels[counted].astype(np.int64)
-            total = np.bincount(known, minlength=classes)
-            right = np.bincount(known, self._right[counted], minlength=classes)
+            total = np.bincount(labels[labels >= 0], minlength=classes)
+            right = np.bincount(labels[self._right], minlength=classes)
             top[1].data[...] = right / np.maximum(total, 1)
 
     def backward(self, top: list[Blob], bottom: list[Blob]) -> None:
@@ -76,19 +84,17 @@ class Accuracy(Layer):
 
 
 @kernel
-def _judge(scores: Any, labels: Any, ignore: Any, has_ignore: Any, top_k: Any, right: Any) -> None:
-    """1 where right, 0 where wrong, IGNORED or INVALID for each prediction."""
+def _judge(scores: Any, labels: Any, top_k: Any, right: Any) -> None:
     classes, inner = scores.shape[1], scores.shape[2]
-    for job in prange(scores.shape[0] * inner):
+    for job in prange(labels.size):
         i = job // inner
         j = job % inner
-        label = read_label(labels[job], classes, ignore, has_ignore)
-        if label < 0:
-            right[job] = label
-        else:
-            # The class itself is counted among those that score as high.
+        label = labels[job]
+        right[job] = False
+        if label >= 0:
+            # The label itself is counted among the classes that score as high.
             better = -1
             for c in range(classes):
                 if scores[i, c, j] >= scores[i, label, j]:
                     better += 1
-            right[job] = 1 if 0 <= better < top_k else 0
+            right[job] = 0 <= better < top_k

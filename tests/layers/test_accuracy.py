@@ -6,10 +6,11 @@ from collections.abc import Callable
 from typing import Any
 
 import numpy as np
+import pytest
 
 from netdef.blob import Shape
 from netdef.errors import DataError
-from netdef.testing import Case, Draw, Mistake, distinct, labels, normal, values
+from netdef.testing import Case, Draw, Mistake, Trial, distinct, labels, normal, values
 
 X, LABEL = (8, 5), (8,)
 IMAGE, LABELS = (2, 5, 3, 4), (2, 3, 4)
@@ -118,3 +119,23 @@ MISTAKES = [
     mistake([0, np.nan], "label nan (number 1 of the batch"),
     mistake([9, np.inf], "label inf (number 1", "accuracy_param { ignore_label: 9 }"),
 ]
+
+
+@pytest.mark.parametrize(("wrong", "share"), [(0, 0), (2, 1)])
+def test_nan_is_not_right_and_beats_nobody(wrong: int, share: int) -> None:
+    """Only where the label itself is scored NaN is the prediction wrong."""
+    with Trial(case("", (1, 3), (1,), accuracy())) as trial:
+        trial.bottom[0].data[...] = [[2, 1, 0]]
+        trial.bottom[0].data[0, wrong] = np.nan
+        trial.bottom[1].data.fill(0)
+        trial.forward()
+        assert trial.top[0].data == share
+
+
+def test_fractions_of_labels_are_cut_off() -> None:
+    with Trial(case(BOTH, X, LABEL, accuracy())) as trial:
+        trial.bottom[1].data[...] = [0, 1, 2, 3, 4, 0, 1, 2]
+        whole = trial.run()
+        trial.bottom[1].data[...] = [-0.9, 1.5, 2.1, 3.99, 4.2, 0.5, 1, 2]
+        found = trial.run()
+        assert all((found[name] == whole[name]).all() for name in whole)

@@ -6,7 +6,7 @@ from typing import Any
 
 import numpy as np
 
-from netdef.testing import Case, Mistake
+from netdef.testing import Case, Mistake, Trial
 
 X = (3, 4, 2)
 
@@ -37,3 +37,10 @@ MISTAKES = [
         "true",
     ),
 ]
+
+
+def test_a_diverged_net_says_so() -> None:
+    with Trial(CASES[0]) as trial:
+        trial.bottom[0].data[1, 2] = np.nan
+        trial.forward()
+        assert np.isnan(trial.top[0].data)

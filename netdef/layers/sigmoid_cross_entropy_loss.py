@@ -1,0 +1,106 @@
+"""SigmoidCrossEntropyLoss: -t log s(x) - (1 - t) log(1 - s(x)), averaged over the batch."""
+
+from __future__ import annotations
+
+import math
+from typing import Any
+
+import numpy as np
+
+from netdef.blob import Blob, Shape
+from netdef.jit import kernel, prange
+from netdef.kernels.elementwise import BLOCK
+from netdef.layer import register
+from netdef.layers.common import (
+    Loss,
+    check_same_items,
+    ignored_label,
+    is_ignored,
+    normalization,
+    normalizer,
+    scratch,
+)
+from netdef.proto import netdef_pb2 as pb
+
+
+@register("SigmoidCrossEntropyLoss")
+class SigmoidCrossEntropyLoss(Loss):
+    """The cross entropy of independent yes-or-no predictions, in one numerically stable step.
+
+        s(x) = 1 / (1 + exp(-x))
+        loss = sum of -t log s(x) - (1 - t) log(1 - s(x)) / normalizer
+
+        bottom  x     [N, ...], scores
+                t     [N, ...] with as many values per item: targets, mostly 0 or 1
+        top     loss  scalar
+
+    ``loss_param`` counts values, and its default is BATCH_SIZE: the sum over N. ``ignore_label``
+    leaves out targets that are this number when their fraction is cut off: 0 leaves out 0.5 too.
+    A target may be any number, none is refused. All as in Caffe.
+
+    Example::
+
+        layer {
+          name: "loss"
+          type: "SigmoidCrossEntropyLoss"
+          bottom: "score"   # 16x20
+          bottom: "target"  # 16x20
+          top: "loss"
+          loss_param {
+            normalization: VALID
+            ignore_label: -1
+          }
+        }
+
+    Source: Caffe 1.0.
+    """
+
+    def shapes(self, *bottoms: Shape) -> list[Shape]:
+        check_same_items(self, *bottoms)
+        return [()]
+
+    def setup(self, bottom: list[Blob], top: list[Blob]) -> None:
+        blocks = -(-bottom[0].count // BLOCK)
+        self._sums = scratch((blocks,), np.float64)
+        self._counts = scratch((blocks,), np.int64)
+        self._ignored = ignored_label(self.message.loss_param)
+        self._mode = normalization(self.message.loss_param, pb.LossParameter.BATCH_SIZE)
+
+    def measure(self, bottom: list[Blob]) -> tuple[float, float]:
+        _add_up(bottom[0].flat, bottom[1].flat, *self._ignored, self._sums, self._counts)
+        outer, *rest = bottom[0].shape
+        divisor = normalizer(self._mode, outer, math.prod(rest), int(self._counts.sum()))
+        return float(self._sums.sum()), divisor
+
+    def chain(self, bottom: list[Blob], index: int, scale: float) -> None:
+        x, target = bottom
+        _slopes(x.flat, target.flat, *self._ignored, self.dtype(scale), x.flat_diff)
+
+
+@kernel
+def _add_up(x: Any, target: Any, ignore: Any, has_ignore: Any, sums: Any, counts: Any) -> None:
+    """The sum of each block of values, and how many of them are not ignored."""
+    zero, one = x.dtype.type(0), x.dtype.type(1)
+    for block in prange(sums.size):
+        total = 0.0
+        count = 0
+        for i in range(block * BLOCK, min(x.size, (block + 1) * BLOCK)):
+            if not is_ignored(target[i], ignore, has_ignore):
+                # exp never sees a positive number.
+                step = one if x[i] >= 0 else zero
+                total += x[i] * (step - target[i]) + np.log1p(np.exp(-abs(x[i])))
+                count += 1
+        sums[block] = total
+        counts[block] = count
+
+
+@kernel
+def _slopes(x: Any, target: Any, ignore: Any, has_ignore: Any, scale: Any, dx: Any) -> None:
+    one = x.dtype.type(1)
+    for i in prange(x.size):
+        if is_ignored(target[i], ignore, has_ignore):
+            dx[i] = x.dtype.type(0)
+        else:
+            e = np.exp(-abs(x[i]))
+            sigmoid = (one if x[i] >= 0 else e) / (one + e)
+            dx[i] = (sigmoid - target[i]) * scale
