@@ -7,7 +7,9 @@ without Python touching a record.
 
 from __future__ import annotations
 
+import itertools
 import os
+import stat
 from pathlib import Path
 from typing import NamedTuple
 
@@ -22,6 +24,9 @@ VALUE, VALUE_SIZE, KEY, KEY_SIZE = range(4)
 
 #: A key is shown up to this many bytes.
 WIDEST_KEY = 60
+
+#: So many names of a folder are looked at for one that was meant: it may hold a million images.
+MOST_NAMES = 1000
 
 
 class RecordError(DataError):
@@ -38,6 +43,10 @@ class RecordError(DataError):
         self.text = text
         self.field = field
         self.hint = hint
+
+    def of(self, name: str) -> RecordError:
+        """The same error, its text a predicate, of the record that is called ``name``."""
+        return RecordError(f"{name} {self.text}", self.field, self.hint)
 
 
 class Records(NamedTuple):
@@ -124,9 +133,42 @@ def open_source(config: pb.DataParameter) -> Source:
     )
 
 
+def read_file(path: str, name: str, field: tuple[str, ...], most: int | None = None) -> bytes:
+    """What the file at ``path`` holds: at most ``most`` bytes, if given.
+
+    Raises ``RecordError``, in which the file is called ``name``, where it cannot be read.
+    """
+    reason: str | None
+    hint = ""
+    try:
+        found = os.stat(path)
+        if not stat.S_ISREG(found.st_mode):
+            # A pipe would be waited for, a device read without end.
+            reason = "it is no regular file"
+        elif most is not None and found.st_size > most:
+            reason = f"it is larger than {most} bytes"
+        else:
+            with open(path, "rb") as file:
+                return file.read()
+    except FileNotFoundError as error:
+        reason, hint = error.strerror, _hint_for_missing(Path(path))
+    except (OSError, ValueError) as error:
+        reason = error.strerror if isinstance(error, OSError) else str(error)
+    except MemoryError:
+        reason = "there is no memory for it"
+    raise RecordError(f"{name} cannot be read: {reason}", field, hint)
+
+
+def printable(text: bytes) -> str:
+    """Bytes of a file as messages show them."""
+    shown = text.decode("utf-8", "backslashreplace")
+    return shown if shown.isprintable() else shown.encode("unicode_escape").decode("ascii")
+
+
 def _hint_for_missing(folder: Path) -> str:
     try:
-        close = did_you_mean(folder.name, (entry.name for entry in folder.parent.iterdir()))
+        names = (entry.name for entry in itertools.islice(folder.parent.iterdir(), MOST_NAMES))
+        close = did_you_mean(folder.name, names)
     except (OSError, ValueError):
         close = ""
     if close or folder.is_absolute():
