@@ -109,12 +109,12 @@ class ImageReader(Reader):
     def fill(self, batch: Batch, stopped: Callable[[], bool]) -> None:
         batch.ends = 0
         batch.doubt = ""
-        first = ""
+        first: Images | None = None
         filled = 0
         while filled < self.batch_size and not stopped():
             images = self._source.read(min(self._run, self.batch_size - filled))
-            if filled == 0:
-                first = images.name(0)
+            if first is None:
+                first = images
                 batch.reshape(self._shape(images, 0))
                 most = max(batch.data[0].nbytes, int(images.sizes[0].prod()))
                 self._run = max(1, RUN_BYTES // max(1, most))
@@ -146,8 +146,8 @@ class ImageReader(Reader):
         except RecordError as error:
             raise error.of(images.name(row)) from None
 
-    def _check(self, images: Images, batch: Batch, first: str) -> None:
-        """Raise ``RecordError`` for an image that does not get the shape of its batch."""
+    def _check(self, images: Images, batch: Batch, first: Images) -> None:
+        """Raise ``RecordError`` for an image whose shape is not that of the first of its batch."""
         wanted = batch.data.shape[1:]
         # One look is enough at a run of images of the same size.
         changes = np.flatnonzero((images.sizes[1:] != images.sizes[:-1]).any(axis=1)) + 1
@@ -156,7 +156,7 @@ class ImageReader(Reader):
             if shape != wanted:
                 given, begun = (" x ".join(map(str, s)) for s in (shape, wanted))
                 raise RecordError(
-                    f"{images.name(row)} becomes {given}, but {first}, the first of its batch, "
-                    f"becomes {begun}",
+                    f"{images.name(row)} becomes {given}, but {first.name(0)}, the first of its "
+                    f"batch, becomes {begun}",
                     hint=self._source.advice,
                 )

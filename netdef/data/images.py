@@ -2,13 +2,17 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Callable
 from typing import Any, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
 
-from netdef.data.source import RecordError
+from netdef.data.source import RecordError, printable, read_file
+
+#: OpenCV decodes no image of more pixels.
+MOST_PIXELS = 1 << 30
 
 
 class Pixels(NamedTuple):
@@ -64,6 +68,35 @@ class ImageSource:
 
     def close(self) -> None:
         """Let go of the files. Doing so twice is fine."""
+
+
+def image_name(root: str, listed: bytes) -> str:
+    """What messages call the image file ``listed`` in the folder ``root``."""
+    return f'"{printable(os.fsencode(root) + listed)}"'
+
+
+def read_image(root: str, listed: bytes) -> NDArray[np.uint8]:
+    """The bytes of the image file ``listed``; ``root`` is put before it as it is.
+
+    Raises ``RecordError``, whose text is a predicate, where it cannot be read.
+    """
+    name = os.fsdecode(listed)
+    path = root + name
+    try:
+        return np.frombuffer(read_file(path), np.uint8)
+    except RecordError as error:
+        if os.path.exists(path):
+            raise
+        apart = os.path.join(root, name)
+        if os.path.exists(apart):
+            advice = (
+                "give no root_folder" if os.path.isabs(name) else "end root_folder with a slash"
+            )
+            hint = f'"{apart}" does exist: {advice}'
+            raise RecordError(error.text, ("root_folder",), hint) from None
+        if name.endswith(" "):
+            raise RecordError(error.text, hint="this path ends with a space") from None
+        raise
 
 
 def decode(encoded: NDArray[np.uint8], color: bool | None) -> NDArray[np.uint8]:

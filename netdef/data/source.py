@@ -32,13 +32,12 @@ MOST_NAMES = 1000
 class RecordError(DataError):
     """Records that are missing, damaged or do not fit.
 
-    ``field`` is the path, inside a layer, of the field that brought them, so whoever knows the
-    layer can say where that stands.
+    ``field`` is the field that brought them: a path inside the layer's own parameters, or inside
+    the layer where it begins with ``transform_param``. So whoever knows the layer can say where
+    that stands.
     """
 
-    def __init__(
-        self, text: str, field: tuple[str, ...] = ("data_param", "source"), hint: str = ""
-    ) -> None:
+    def __init__(self, text: str, field: tuple[str, ...] = ("source",), hint: str = "") -> None:
         super().__init__(text, hint=hint)
         self.text = text
         self.field = field
@@ -109,7 +108,7 @@ def open_source(config: pb.DataParameter) -> Source:
     """
     path = config.source
     if not path:
-        raise RecordError("no source is given", ("data_param",), hint="source: the database folder")
+        raise RecordError("no source is given", (), hint="source: the database folder")
     folder = Path(path)
     # os.path answers False where pathlib raises: no permission, too long a name, a NUL byte.
     if not os.path.exists(path):
@@ -133,10 +132,10 @@ def open_source(config: pb.DataParameter) -> Source:
     )
 
 
-def read_file(path: str, name: str, field: tuple[str, ...], most: int | None = None) -> bytes:
+def read_file(path: str, most: int | None = None) -> bytes:
     """What the file at ``path`` holds: at most ``most`` bytes, if given.
 
-    Raises ``RecordError``, in which the file is called ``name``, where it cannot be read.
+    Raises ``RecordError``, whose text is a predicate, where it cannot be read.
     """
     reason: str | None
     hint = ""
@@ -156,7 +155,24 @@ def read_file(path: str, name: str, field: tuple[str, ...], most: int | None = N
         reason = error.strerror if isinstance(error, OSError) else str(error)
     except MemoryError:
         reason = "there is no memory for it"
-    raise RecordError(f"{name} cannot be read: {reason}", field, hint)
+    raise RecordError(f"cannot be read: {reason}", hint=hint)
+
+
+def read_text(path: str, what: str) -> NDArray[np.uint8]:
+    """The bytes of the text file at ``path``, of the kind ``what``.
+
+    Raises ``RecordError`` where it is missing or cannot be read.
+    """
+    if not path:
+        raise RecordError("no source is given", (), hint=f"source: the {what}, a text file")
+    name = f'the {what} "{path}"'
+    try:
+        text = read_file(path)
+    except RecordError as error:
+        raise error.of(name) from None
+    if text.startswith((b"\xff\xfe", b"\xfe\xff")):
+        raise RecordError(f"{name} is in UTF-16", hint="save it as UTF-8")
+    return np.frombuffer(text.removeprefix(b"\xef\xbb\xbf"), np.uint8)
 
 
 def printable(text: bytes) -> str:

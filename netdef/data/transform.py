@@ -148,7 +148,10 @@ def read_mean(path: str) -> NDArray[Any]:
     Raises ``RecordError`` where the file is missing, no BlobProto, or contradicts itself.
     """
     field = ("transform_param", "mean_file")
-    content = read_file(path, f'the mean "{path}"', field, LARGEST_MESSAGE)
+    try:
+        content = read_file(path, LARGEST_MESSAGE)
+    except RecordError as error:
+        raise RecordError(f'the mean "{path}" {error.text}', field, error.hint) from None
     try:
         blob = pb.BlobProto.FromString(content)
     except DecodeError:

@@ -197,7 +197,9 @@ class RecordLayer(Layer):
             ) from error
 
     def _located(self, error: RecordError) -> NetdefError:
-        return self.error(error.text, *error.field, hint=error.hint, kind=DataError)
+        shared = error.field[:1] == ("transform_param",)
+        path = error.field if shared else (self._field, *error.field)
+        return self.error(error.text, *path, hint=error.hint, kind=DataError)
 
 
 def axis_of(layer: Layer, shape: Shape, axis: int, *path: str | int) -> int:

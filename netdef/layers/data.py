@@ -57,7 +57,7 @@ class Data(RecordLayer):
             if transform.color is False:
                 raise RecordError(
                     "both force_encoded_color and force_gray are set",
-                    ("data_param", "force_encoded_color"),
+                    ("force_encoded_color",),
                 )
             transform.color = True
         images = DatumImages(open_source(self.config), transform.color)
