@@ -272,6 +272,23 @@ class Net:
                 collected.setdefault(name, []).append(values[:size].copy())
         return {name: np.concatenate(parts) for name, parts in collected.items()}
 
+    def set_input_arrays(self, data: Array, labels: Array) -> None:
+        """Let the net's first layer, which must be MemoryData, deliver these, a batch at a time.
+
+        ``data`` (n, channels, height, width), ``labels`` (n,) or (n, 1, 1, 1): C-contiguous arrays
+        of float32, n a multiple of batch_size. They are not copied, so what is written into them
+        later counts. Raises ValueError where they do not fit.
+        """
+        layer: Any = self.layers[0] if self.layers else None
+        if layer is None or layer.type != "MemoryData":
+            found = f'"{layer.name}" ({layer.type})' if layer is not None else "missing"
+            raise ValueError(
+                f"set_input_arrays needs a MemoryData layer as the first of the net; it is {found}"
+            )
+        layer.set_arrays(data, labels)
+        if layer.message.HasField("transform_param"):
+            self._warn(f'layer "{layer.name}" (MemoryData) does not transform its arrays')
+
     def _batches(self, inputs: Mapping[str, Any]) -> Iterable[dict[str, Array]]:
         arrays = {name: np.asarray(values) for name, values in inputs.items()}
         if not self.inputs:

@@ -74,6 +74,13 @@ def bits(key: Any, iteration: Any, index: Any) -> Any:
     return np.uint32(word)
 
 
+@inline
+def below(key: Any, iteration: Any, block: Any, count: Any) -> Any:
+    """An integer in [0, count), count up to 2**32, from 64 of the bits that ``philox`` gives."""
+    high, low, _, _ = philox(key, iteration, block)
+    return (high * count + ((low * count) >> _32)) >> _32
+
+
 @kernel
 def uniform(key: Any, iteration: Any, out: Any) -> None:
     """Fill the flat array ``out`` with numbers in [0, 1), multiples of 2**-32 before rounding."""

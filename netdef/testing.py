@@ -104,6 +104,8 @@ class Case:
     #: True for a function that has no gradient at all.
     forward_only: bool = field(default=False, kw_only=True)
     phase: int = field(default=pb.TRAIN, kw_only=True)
+    #: What has to be done to the layer before it can run.
+    prepare: Callable[[Any], None] = field(default=lambda layer: None, kw_only=True)
     #: Factor on every tolerance; a comment beside it says why it is not 1.
     loosen: float = field(default=1.0, kw_only=True)
 
@@ -210,6 +212,7 @@ class Trial:
             message.top[0] = message.bottom[0]
         bottoms = list(case.bottoms if shapes is None else shapes)
         self.layer = layer = create(message, case.phase)
+        case.prepare(layer)
         tops = layer.shapes(*bottoms)
         params = list(layer.params(*bottoms))
         self.learns = [param.learns for param in params]
@@ -622,6 +625,7 @@ def any_number_of_threads(case: Case) -> None:
 def in_a_net(case: Case) -> None:
     """Read from prototxt and run as part of a net, the layer does the same, bit by bit."""
     net = Net.from_text(_net_text(case), case.phase, seed=SEED)
+    case.prepare(net.layer_dict["layer"])
     with Trial(case, np.float32) as trial:
         expected = trial.run()
         pairs = [

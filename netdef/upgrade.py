@@ -419,7 +419,9 @@ def _ignored_transform(layer: pb.LayerParameter) -> list[str]:
     own = TRANSFORMED_V2.get(layer.type)
     if own is None:
         return []
-    return [name for name in TRANSFORM_FIELDS if getattr(layer, own).HasField(name)]
+    given = [name for name in TRANSFORM_FIELDS if getattr(layer, own).HasField(name)]
+    # WindowData reads its own scale, and that of transform_param never.
+    return [name for name in given if (layer.type, name) != ("WindowData", "scale")]
 
 
 def _warn_of_transform(work: _Work) -> None:

@@ -208,6 +208,15 @@ def test_v2_preprocessing_outside_transform_param_is_ignored_as_in_caffe() -> No
     assert warning.location is not None
 
 
+def test_a_v2_window_data_layer_reads_its_own_scale_as_in_caffe() -> None:
+    text = 'layer { name: "w" type: "WindowData" window_data_param { scale: 0.5 mirror: true } }'
+    warnings: list[Diagnostic] = []
+    upgrade_net(net(text), warnings=warnings)
+    assert [w.message for w in warnings] == [
+        'layer "w": window_data_param.mirror is ignored, as in Caffe'
+    ]
+
+
 def test_origins_are_kept() -> None:
     before = net(V0)
     after = upgrade_net(before)

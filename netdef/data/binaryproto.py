@@ -3,15 +3,13 @@
 from __future__ import annotations
 
 import math
-import os
-import stat
 from typing import Any
 
 import numpy as np
 from google.protobuf.message import DecodeError
 from numpy.typing import NDArray
 
-from netdef.data.source import RecordError
+from netdef.data.source import RecordError, read_file
 from netdef.proto import netdef_pb2 as pb
 
 #: protobuf reads no message larger than this.
@@ -25,16 +23,11 @@ def read_blob(path: str, what: str, field: tuple[str, ...]) -> NDArray[Any]:
     where the file is missing, no BlobProto, or contradicts itself.
     """
     try:
-        if not stat.S_ISREG(os.stat(path).st_mode):
-            # A pipe would be waited for, a device read without end.
-            raise RecordError(f'the {what} "{path}" cannot be read: it is no regular file', field)
-        if os.path.getsize(path) > LARGEST_MESSAGE:
-            raise RecordError(f'the {what} "{path}" is larger than 2 GiB, so no BlobProto', field)
-        with open(path, "rb") as file:
-            blob = pb.BlobProto.FromString(file.read())
-    except (OSError, ValueError) as error:
-        reason = error.strerror if isinstance(error, OSError) else error
-        raise RecordError(f'the {what} "{path}" cannot be read: {reason}', field) from None
+        content = read_file(path, LARGEST_MESSAGE)
+    except RecordError as error:
+        raise RecordError(f'the {what} "{path}" {error.text}', field, error.hint) from None
+    try:
+        blob = pb.BlobProto.FromString(content)
     except DecodeError:
         raise RecordError(
             f'the {what} "{path}" is no BlobProto',

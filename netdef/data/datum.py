@@ -12,7 +12,8 @@ from typing import Any, NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
-from netdef.data.source import VALUE, VALUE_SIZE, RecordError, Records
+from netdef.data.images import Images, ImageSource, Pixels, decode, planes
+from netdef.data.source import VALUE, VALUE_SIZE, RecordError, Records, Source
 from netdef.jit import inline, serial
 
 #: Columns of ``Datums.table``. START and SIZE are those of the field ``data``, SIZE counts floats
@@ -28,19 +29,43 @@ _VARINT, _FIXED64, _LENGTH, _FIXED32 = 0, 1, 2, 5
 _MALFORMED_FIELD = (0, 0, 0, 0, -1)
 
 
+class DatumImages(ImageSource):
+    """The images of a database of Datums; ``color``: see ``images.decode``."""
+
+    def __init__(self, source: Source, color: bool | None) -> None:
+        self.size = source.size
+        self._source = source
+        self._color = color
+
+    def seek(self, records: int, key: np.uint64) -> None:
+        self._source.seek(records % self.size)
+
+    def first(self) -> Images:
+        self._source.seek(0)
+        return self.read(1)
+
+    def read(self, count: int) -> Images:
+        datums = parse(self._source.read(count))
+        found = pixels(datums, self._color)
+        table = datums.table
+        doubt = ""
+        if self._color is not None and (table[:, KIND] != ENCODED).any():
+            doubt = "force_color and force_gray have no effect on records that are not encoded"
+        sizes = table[:, CHANNELS : WIDTH + 1]
+        return Images(sizes, table[:, LABEL], found, datums.records.name, doubt)
+
+    def confirm(self) -> None:
+        self._source.confirm()
+
+    def close(self) -> None:
+        self._source.close()
+
+
 class Datums(NamedTuple):
     """Parsed records: row ``i`` of ``table`` int64 (n, 7) describes record ``i`` of ``records``."""
 
     records: Records
     table: NDArray[np.int64]
-
-
-class Pixels(NamedTuple):
-    """Values of some of a batch's records: those of ``rows[i]`` start at ``values[starts[i]]``."""
-
-    rows: NDArray[np.int64]
-    starts: NDArray[np.int64]
-    values: NDArray[np.uint8] | NDArray[np.float32]
 
 
 def parse(records: Records) -> Datums:
@@ -80,8 +105,7 @@ def _complaint(entry: NDArray[np.int64]) -> str:
 def pixels(datums: Datums, color: bool | None) -> list[Pixels]:
     """The values of every record; decoding an image also fills in its sizes in ``datums.table``.
 
-    ``color`` True: encoded images become BGR; False: grey; None: as they are, with any alpha.
-    Raises ``RecordError`` for an image that cannot be decoded.
+    ``color``: see ``images.decode``. Raises ``RecordError`` for an image that cannot be decoded.
     """
     records, table = datums
     found: list[Pixels] = []
@@ -96,34 +120,15 @@ def pixels(datums: Datums, color: bool | None) -> list[Pixels]:
         _copy_floats(records.buffer, records.spans[floats], values.view(np.uint8))
         found.append(Pixels(floats, np.cumsum(sizes) - sizes, values))
     for row in np.flatnonzero(kinds == ENCODED):
-        image = _decode(datums, int(row), color)
-        table[row, CHANNELS : WIDTH + 1] = image.shape
-        flat = image.reshape(-1)
-        # Read-only like a source's buffer, so that kernels are compiled for one type only.
-        flat.flags.writeable = False
+        start, size = table[row, START], table[row, SIZE]
+        try:
+            image = decode(records.buffer[start : start + size], color)
+        except RecordError as error:
+            raise error.of(records.name(int(row))) from None
+        shape, flat = planes(image)
+        table[row, CHANNELS : WIDTH + 1] = shape
         found.append(Pixels(np.array([row]), np.zeros(1, np.int64), flat))
     return found
-
-
-def _decode(datums: Datums, row: int, color: bool | None) -> NDArray[np.uint8]:
-    """The image (channels, height, width) in record ``row``."""
-    import cv2
-
-    start, size = datums.table[row, START], datums.table[row, SIZE]
-    flag = {True: cv2.IMREAD_COLOR, False: cv2.IMREAD_GRAYSCALE, None: cv2.IMREAD_UNCHANGED}[color]
-    try:
-        image = cv2.imdecode(datums.records.buffer[start : start + size], flag)
-    except cv2.error:
-        image = None
-    if image is None:
-        raise RecordError(f"{datums.records.name(row)} is an image that cannot be decoded")
-    if image.dtype != np.uint8:
-        raise RecordError(
-            f"{datums.records.name(row)} is an image of {image.dtype} values",
-            hint="only 8-bit images can be used; convert them first",
-        )
-    planes = image.reshape(*image.shape[:2], -1).transpose(2, 0, 1)
-    return np.ascontiguousarray(planes)
 
 
 @inline

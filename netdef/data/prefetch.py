@@ -2,16 +2,19 @@
 
 from __future__ import annotations
 
+import atexit
 import threading
 import weakref
 from collections import deque
 from collections.abc import Callable
-from typing import Generic, TypeVar
+from typing import Any, Generic, TypeVar
 
 B = TypeVar("B")
 
 #: A waiting consumer looks this often whether the thread still lives: it does not survive a fork.
 CHECK_SECONDS = 1.0
+#: When the interpreter ends, it waits at most this long for a thread.
+EXIT_SECONDS = 10.0
 
 
 class Prefetch(Generic[B]):
@@ -35,6 +38,7 @@ class Prefetch(Generic[B]):
         )
         # The thread knows the ring only; so this object can be collected, and then the thread ends.
         self._stop = weakref.finalize(self, self._ring.stop)
+        _running[self._thread] = self._ring
         self._thread.start()
 
     def take(self) -> B:
@@ -83,6 +87,22 @@ class _Ring(Generic[B]):
         with self.changed:
             self.stopped = True
             self.changed.notify_all()
+
+
+#: Every thread that may still run.
+_running: weakref.WeakKeyDictionary[threading.Thread, _Ring[Any]] = weakref.WeakKeyDictionary()
+
+
+@atexit.register
+def _end_all() -> None:
+    """End the threads while the interpreter stands.
+
+    One that is inside of OpenCV when it falls would take the process down with it.
+    """
+    for thread, ring in list(_running.items()):
+        if thread.is_alive():
+            ring.stop()
+            thread.join(EXIT_SECONDS)
 
 
 def _produce(

@@ -7,7 +7,9 @@ without Python touching a record.
 
 from __future__ import annotations
 
+import itertools
 import os
+import stat
 from pathlib import Path
 from typing import NamedTuple
 
@@ -23,21 +25,27 @@ VALUE, VALUE_SIZE, KEY, KEY_SIZE = range(4)
 #: A key is shown up to this many bytes.
 WIDEST_KEY = 60
 
+#: So many names of a folder are looked at for one that was meant: it may hold a million images.
+MOST_NAMES = 1000
+
 
 class RecordError(DataError):
     """Records that are missing, damaged or do not fit.
 
-    ``field`` is the path, inside a layer, of the field that brought them, so whoever knows the
-    layer can say where that stands.
+    ``field`` is the field that brought them: a path inside the layer's own parameters, or inside
+    the layer where it begins with ``transform_param``. So whoever knows the layer can say where
+    that stands.
     """
 
-    def __init__(
-        self, text: str, field: tuple[str, ...] = ("data_param", "source"), hint: str = ""
-    ) -> None:
+    def __init__(self, text: str, field: tuple[str, ...] = ("source",), hint: str = "") -> None:
         super().__init__(text, hint=hint)
         self.text = text
         self.field = field
         self.hint = hint
+
+    def of(self, name: str) -> RecordError:
+        """The same error, its text a predicate, of the record that is called ``name``."""
+        return RecordError(f"{name} {self.text}", self.field, self.hint)
 
 
 class Records(NamedTuple):
@@ -100,7 +108,7 @@ def open_source(config: pb.DataParameter) -> Source:
     """
     path = config.source
     if not path:
-        raise RecordError("no source is given", ("data_param",), hint="source: the database folder")
+        raise RecordError("no source is given", (), hint="source: the database folder")
     folder = Path(path)
     # os.path answers False where pathlib raises: no permission, too long a name, a NUL byte.
     if not os.path.exists(path):
@@ -124,9 +132,59 @@ def open_source(config: pb.DataParameter) -> Source:
     )
 
 
+def read_file(path: str, most: int | None = None) -> bytes:
+    """What the file at ``path`` holds: at most ``most`` bytes, if given.
+
+    Raises ``RecordError``, whose text is a predicate, where it cannot be read.
+    """
+    reason: str | None
+    hint = ""
+    try:
+        found = os.stat(path)
+        if not stat.S_ISREG(found.st_mode):
+            # A pipe would be waited for, a device read without end.
+            reason = "it is no regular file"
+        elif most is not None and found.st_size > most:
+            reason = f"it is larger than {most} bytes"
+        else:
+            with open(path, "rb") as file:
+                return file.read()
+    except FileNotFoundError as error:
+        reason, hint = error.strerror, _hint_for_missing(Path(path))
+    except (OSError, ValueError) as error:
+        reason = error.strerror if isinstance(error, OSError) else str(error)
+    except MemoryError:
+        reason = "there is no memory for it"
+    raise RecordError(f"cannot be read: {reason}", hint=hint)
+
+
+def read_text(path: str, what: str) -> NDArray[np.uint8]:
+    """The bytes of the text file at ``path``, of the kind ``what``.
+
+    Raises ``RecordError`` where it is missing or cannot be read.
+    """
+    if not path:
+        raise RecordError("no source is given", (), hint=f"source: the {what}, a text file")
+    name = f'the {what} "{path}"'
+    try:
+        text = read_file(path)
+    except RecordError as error:
+        raise error.of(name) from None
+    if text.startswith((b"\xff\xfe", b"\xfe\xff")):
+        raise RecordError(f"{name} is in UTF-16", hint="save it as UTF-8")
+    return np.frombuffer(text.removeprefix(b"\xef\xbb\xbf"), np.uint8)
+
+
+def printable(text: bytes) -> str:
+    """Bytes of a file as messages show them."""
+    shown = text.decode("utf-8", "backslashreplace")
+    return shown if shown.isprintable() else shown.encode("unicode_escape").decode("ascii")
+
+
 def _hint_for_missing(folder: Path) -> str:
     try:
-        close = did_you_mean(folder.name, (entry.name for entry in folder.parent.iterdir()))
+        names = (entry.name for entry in itertools.islice(folder.parent.iterdir(), MOST_NAMES))
+        close = did_you_mean(folder.name, names)
     except (OSError, ValueError):
         close = ""
     if close or folder.is_absolute():

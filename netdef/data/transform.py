@@ -40,25 +40,17 @@ class Transform:
         self.crop_size = config.crop_size
         self.mirror = config.mirror
         self.random_crop = random_crop
+        self.dtype = dtype
         self.scale = dtype(config.scale)
-        self._mean_image: NDArray[Any] | None = None
-        self._mean_values = np.array(config.mean_value, dtype)
         self._mean_file = config.mean_file
         self._mean = np.zeros((0, 1, 1), dtype)
-        if config.mean_file and config.mean_value:
-            raise RecordError(
-                "both mean_file and mean_value are given",
-                ("transform_param", "mean_value"),
-                hint="keep one of them",
-            )
+        self._mean_image, self._mean_values = read_means(config, dtype)
         if config.force_color and config.force_gray:
             raise RecordError(
                 "both force_color and force_gray are set", ("transform_param", "force_gray")
             )
-        #: How encoded images are decoded: see ``datum.pixels``.
+        #: How encoded images are decoded: see ``images.decode``.
         self.color = True if config.force_color else False if config.force_gray else None
-        if config.mean_file:
-            self._mean_image = read_mean(config.mean_file).astype(dtype)
 
     def shape(self, channels: int, height: int, width: int) -> tuple[int, int, int]:
         """The shape an image of this shape gets.
@@ -78,12 +70,7 @@ class Transform:
                 f'is {given}, but the mean in "{self._mean_file}" is {mean}',
                 ("transform_param", "mean_file"),
             )
-        if self._mean_values.size not in (0, 1, channels):
-            raise RecordError(
-                f"is {given}, but {self._mean_values.size} mean_value are given",
-                ("transform_param", "mean_value"),
-                hint=f"Specify either 1 mean_value or as many as channels: {channels}",
-            )
+        check_mean_values(self._mean_values, channels, f"is {given}")
         return (channels, crop, crop) if crop else (channels, height, width)
 
     def place(
@@ -123,6 +110,33 @@ class Transform:
             if self._mean_values.size:
                 self._mean[:, 0, 0] = self._mean_values
         return self._mean
+
+
+def read_means(
+    config: pb.TransformationParameter, dtype: type[Any]
+) -> tuple[NDArray[Any] | None, NDArray[Any]]:
+    """The mean image, if one is named, and the mean values; raises ``RecordError`` for both."""
+    if config.mean_file and config.mean_value:
+        raise RecordError(
+            "both mean_file and mean_value are given",
+            ("transform_param", "mean_value"),
+            hint="keep one of them",
+        )
+    image = read_mean(config.mean_file).astype(dtype) if config.mean_file else None
+    return image, np.array(config.mean_value, dtype)
+
+
+def check_mean_values(values: NDArray[Any], channels: int, what: str) -> None:
+    """Raise ``RecordError`` unless there is no mean value, one for all, or one per channel.
+
+    ``what`` says what has these channels.
+    """
+    if values.size not in (0, 1, channels):
+        raise RecordError(
+            f"{what}, but {values.size} mean_value are given",
+            ("transform_param", "mean_value"),
+            hint=f"Specify either 1 mean_value or as many as channels: {channels}",
+        )
 
 
 def read_mean(path: str) -> NDArray[Any]:

@@ -299,7 +299,7 @@ def test_records_of_every_kind_and_size_in_one_batch(tmp_path: Path, make: Layer
 def test_more_records_than_one_run(
     database: Path, make: Layers, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("netdef.layers.data.RUN_BYTES", 3 * IMAGES[0].size * 4)
+    monkeypatch.setattr("netdef.data.batches.RUN_BYTES", 3 * IMAGES[0].size * 4)
     layer = make(database, "batch_size: 16")
     for start in (0, 16):
         data, label = deliver(layer)
@@ -457,7 +457,8 @@ def fourth(value: bytes, tmp_path: Path) -> Path:
         ),
         (
             datum(IMAGES[0][:1]),
-            "becomes 1 x 9 x 12, but its batch began with 3 x 9 x 12",
+            'becomes 1 x 9 x 12, but record 2 (key "00000002") of "{folder}", the first of its '
+            "batch, becomes 3 x 9 x 12",
         ),
         (
             pb.Datum(data=b"no image", encoded=True).SerializeToString(),
@@ -476,7 +477,7 @@ def test_a_bad_record_is_named_after_the_batches_before_it(
     for _ in range(2):
         with pytest.raises(DataError) as caught:
             layer.next_shapes([])
-        expected = f'record 3 (key "00000003") of "{folder}" {message}'
+        expected = f'record 3 (key "00000003") of "{folder}" {message.format(folder=folder)}'
         assert said(caught.value, "data_param/source") == expected
     assert layer.records == 2
     layer.close()
