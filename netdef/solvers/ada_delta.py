@@ -61,7 +61,8 @@ class AdaDelta(Rule):
     ) -> None:
         keep, delta = self.value("momentum"), self.value("delta")
         take = self.dtype(1) - keep
-        _ada_delta(weight, gradient, *history, self.dtype(rate), keep, take, delta, decay)
+        h, s = history
+        _ada_delta(weight, gradient, h, s, self.dtype(rate), keep, take, delta, decay)
 
 
 @kernel

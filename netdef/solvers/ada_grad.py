@@ -24,7 +24,8 @@ class AdaGrad(Rule):
         history  h
 
     Weights that rarely have a gradient keep a large rate: it was made for sparse inputs. The first
-    step is about ``rate`` for every weight, whatever its gradient. momentum is refused, as in Caffe.
+    step is about ``rate`` for every weight, whatever its gradient. As in Caffe, momentum is
+    refused.
 
     Example::
 

@@ -27,9 +27,9 @@ class Adam(Rule):
                  delta      keeps the division finite
         history  m, then v
 
-    ``t`` counts updates from 1. As in Caffe, momentum is 0 unless it is given; delta is added to the
-    root before the correction, the second form of the paper; and weight_decay enters the gradient,
-    so it is not the decoupled decay of AdamW.
+    ``t`` counts updates from 1. As in Caffe, momentum is 0 unless it is given; delta is added to
+    the uncorrected root, the second form in the paper; and weight_decay enters the gradient, so it
+    is not the decoupled decay of AdamW.
 
     Example::
 
@@ -68,7 +68,8 @@ class Adam(Rule):
         correction = math.sqrt(1 - float(keep2) ** t) / (1 - float(keep1) ** t)
         scale = self.dtype(rate) * self.dtype(correction)
         delta = self.value("delta")
-        _adam(weight, gradient, *history, scale, keep1, take1, keep2, take2, delta, decay)
+        m, v = history
+        _adam(weight, gradient, m, v, scale, keep1, take1, keep2, take2, delta, decay)
 
 
 @kernel

@@ -22,8 +22,8 @@ class Nesterov(Rule):
         history  v
 
     The weights kept are those looked ahead, ``momentum v`` beyond the point that moves; so each
-    update steps back by ``momentum v``, on by ``v'``, and ahead by ``momentum v'``. Without momentum
-    it is SGD.
+    update steps back by ``momentum v``, on by ``v'``, and ahead by ``momentum v'``. Without
+    momentum it is SGD.
 
     Example::
 

@@ -25,7 +25,7 @@ class RMSProp(Rule):
         history  h
 
     The mean starts from 0, uncorrected, so the first steps are up to ``1 / sqrt(1 - rms_decay)``
-    times ``rate``: 10 times with the default. momentum is refused, as in Caffe.
+    times ``rate``: 10 times with the default. As in Caffe, momentum is refused.
 
     Example::
 
