@@ -18,10 +18,15 @@ TEST = 1
 #: Where each public name lives. They are imported when first asked for: ``netdef --help`` needs
 #: none.
 _HOMES = {
+    "AdaDeltaSolver": "netdef.solver",
+    "AdaGradSolver": "netdef.solver",
+    "AdamSolver": "netdef.solver",
     "Blob": "netdef.blob",
     "Layer": "netdef.pycaffe",
+    "NesterovSolver": "netdef.solver",
     "Net": "netdef.net",
     "NetdefError": "netdef.errors",
+    "RMSPropSolver": "netdef.solver",
     "SGDSolver": "netdef.solver",
     "Solver": "netdef.solver",
     "get_solver": "netdef.solver",
@@ -33,10 +38,15 @@ _HOMES = {
 __all__ = [
     "TEST",
     "TRAIN",
+    "AdaDeltaSolver",
+    "AdaGradSolver",
+    "AdamSolver",
     "Blob",
     "Layer",
+    "NesterovSolver",
     "Net",
     "NetdefError",
+    "RMSPropSolver",
     "SGDSolver",
     "Solver",
     "__version__",
@@ -56,7 +66,16 @@ if TYPE_CHECKING:
     from netdef.layer import layer_type_list
     from netdef.net import Net, set_random_seed
     from netdef.pycaffe import Layer
-    from netdef.solver import SGDSolver, Solver, get_solver
+    from netdef.solver import (
+        AdaDeltaSolver,
+        AdaGradSolver,
+        AdamSolver,
+        NesterovSolver,
+        RMSPropSolver,
+        SGDSolver,
+        Solver,
+        get_solver,
+    )
 
 
 def set_mode_cpu() -> None:

@@ -410,6 +410,15 @@ class Net:
         message, params, diffs = self.saved()
         snapshot.write_model(path, message, params, diffs if diff else None)
 
+    def save_hdf5(self, path: str | os.PathLike[str], diff: bool = False) -> None:
+        """Write the parameters as a .caffemodel.h5; ``diff`` adds their gradients."""
+        message, params, diffs = self.saved()
+        snapshot.write_model_hdf5(path, message, params, diffs if diff else None)
+
+    def load_hdf5(self, path: str | os.PathLike[str]) -> None:
+        """``copy_from``, which reads both forms of a .caffemodel. For pycaffe scripts."""
+        self.copy_from(path)
+
     def saved(
         self,
     ) -> tuple[pb.NetParameter, dict[int, Sequence[Array]], dict[int, Sequence[Array]]]:

@@ -2,7 +2,7 @@
 
 Both are Caffe's own files, field by field and in Caffe's order. What a bit-exact resume needs
 beyond them (seed, cursors of the data) sits in ``SolverState`` fields from 20000 up, which Caffe
-skips.
+skips; in the HDF5 form, under names that Caffe does not ask for.
 
 A snapshot is a pair: the model is written first, then the state that names it, each under its final
 name only when it is whole. A kill at any moment leaves the pair before it as it was.
@@ -14,25 +14,27 @@ import os
 import re
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
-from typing import TypeAlias, TypeVar
+from typing import Any, TypeAlias, TypeVar
 
 import numpy as np
 
+from netdef import hdf5
 from netdef.blob import Array
-from netdef.errors import Location, WeightsError
+from netdef.errors import Location, OutputError, WeightsError
 from netdef.files import atomic_write, probe_folder
 from netdef.proto import netdef_pb2 as pb
-from netdef.weights import LENGTH, Field, Wire, read_blob, wrong_kind
+from netdef.weights import LENGTH, Field, Wire, read_blob, reading_hdf5, repeated, wrong_kind
 
 PathLike: TypeAlias = str | os.PathLike[str]
 Part: TypeAlias = bytes | memoryview
 M = TypeVar("M", pb.LayerParameter, pb.SolverState)
+P = TypeVar("P", hdf5.Dataset, hdf5.Group)
 
 
-def snapshot_names(prefix: str, iteration: int) -> tuple[str, str]:
+def snapshot_names(prefix: str, iteration: int, as_hdf5: bool = False) -> tuple[str, str]:
     """The paths of the model and of the state at an iteration."""
-    stem = f"{prefix}_iter_{iteration}"
-    return f"{stem}.caffemodel", f"{stem}.solverstate"
+    stem, suffix = f"{prefix}_iter_{iteration}", ".h5" if as_hdf5 else ""
+    return f"{stem}.caffemodel{suffix}", f"{stem}.solverstate{suffix}"
 
 
 def probe(prefix: str, *, location: Location | None = None) -> None:
@@ -85,6 +87,61 @@ def write_model(
             parts.append(after)
             file.write(_head(100, _size(parts)))
             file.writelines(parts)
+
+
+def write_model_hdf5(
+    path: PathLike,
+    net: pb.NetParameter,
+    params: Mapping[int, Sequence[Array]],
+    diffs: Mapping[int, Sequence[Array]] | None = None,
+) -> None:
+    """Write the parameters of a net as a .caffemodel.h5; arguments as those of ``write_model``.
+
+    As in Caffe: a group for each layer, those without parameters too; a parameter that layers share
+    stands in the first of them, its gradient in all.
+
+    Raises:
+        OutputError: the file cannot be written, or not with these layer names.
+    """
+    problem = hdf5_problem(net, params)
+    if problem:
+        raise OutputError(f"cannot write {os.fspath(path)}: {problem}")
+    with hdf5.created(path) as root:
+        kept = repeated(array for arrays in params.values() for array in arrays)
+        groups = [(root.create_group("data"), params, kept)]
+        if diffs is not None:
+            groups.append((root.create_group("diff"), diffs, set()))
+        for group, arrays, left_out in groups:
+            for index, layer in enumerate(net.layer):
+                own = group.require_group(layer.name)
+                for number, values in enumerate(arrays.get(index, ())):
+                    if id(values) not in left_out:
+                        hdf5.put(own, str(number), values)
+
+
+def hdf5_problem(net: pb.NetParameter, params: Mapping[int, Sequence[Array]]) -> str:
+    """Why HDF5 cannot hold layers of these names; empty where it can.
+
+    The name of a layer is that of a group, and a name with slashes is a group in a group.
+    """
+    blobs = {
+        f"{layer.name}/{number}": layer.name
+        for index, layer in enumerate(net.layer)
+        for number in range(len(params.get(index, ())))
+    }
+    names: set[str] = set()
+    for layer in net.layer:
+        parts = layer.name.split("/")
+        if "\0" in layer.name or {"", "."} & {*parts}:
+            return f'HDF5 cannot hold a layer called "{layer.name}"'
+        if layer.name in names:
+            return f'HDF5 cannot hold two layers called "{layer.name}"'
+        names.add(layer.name)
+        for end in range(2, len(parts) + 1):
+            owner = blobs.get("/".join(parts[:end]))
+            if owner is not None:
+                return f'in HDF5 layer "{layer.name}" would stand where layer "{owner}" has a blob'
+    return ""
 
 
 # --- the state ------------------------------------------------------------------------------------
@@ -142,13 +199,43 @@ def write_state(path: PathLike, state: State) -> None:
         file.write(after)
 
 
+def write_state_hdf5(path: PathLike, state: State) -> None:
+    """Write a .solverstate.h5.
+
+    Raises:
+        OutputError: the file cannot be written.
+    """
+
+    def put(group: Any, name: str, *values: int, type: str = "<i8") -> None:
+        hdf5.put(group, name, np.array(values, type))
+
+    with hdf5.created(path) as root:
+        put(root, "iter", state.iteration, type="<i4")
+        hdf5.put_text(root, "learned_net", os.fsencode(state.learned_net))
+        put(root, "current_step", state.current_step, type="<i4")
+        history = root.create_group("history")
+        for index, values in enumerate(state.history):
+            hdf5.put(history, str(index), values)
+        if state.random_seed is not None:
+            put(root, "random_seed", state.random_seed)
+        if state.forward_passes is not None:
+            put(root, "forward_passes", state.forward_passes)
+        for index, cursor in enumerate(state.cursors):
+            group = root.create_group(f"cursors/{index}")
+            put(group, "net", cursor.net)
+            hdf5.put_text(group, "layer", cursor.layer.encode())
+            put(group, "records", cursor.records)
+
+
 def read_state(path: PathLike) -> State:
-    """Read a .solverstate, of Caffe or of netdef.
+    """Read a .solverstate, of Caffe or of netdef, in either form.
 
     Raises:
         WeightsError: the file is missing, is something else, or is damaged.
     """
     wire = Wire.open(path)
+    if hdf5.is_hdf5(wire.content):
+        return _hdf5_state(wire)
     try:
         state = _state(wire)
         if state is None:
@@ -180,7 +267,7 @@ def _state(wire: Wire) -> State | None:
     if 1 not in found:
         return None
     for number, name in {1: "iteration", 4: "step"}.items():
-        if not 0 <= found.get(number, 0) < 1 << 31:
+        if not _is_int(found.get(number, 0)):
             raise wire.damaged(0, f"its {name} is {found[number]}")
     return State(
         iteration=found[1],
@@ -191,6 +278,70 @@ def _state(wire: Wire) -> State | None:
         forward_passes=found.get(20001),
         cursors=cursors,
     )
+
+
+def _is_int(value: int) -> bool:
+    """Whether Caffe, which counts in an int, could have counted so far."""
+    return 0 <= value < 1 << 31
+
+
+def _hdf5_state(wire: Wire) -> State:
+    with reading_hdf5(wire) as root:
+        names = root.names()
+        if "iter" not in names:
+            if "data" in names:
+                hint = "pass it with --weights"
+                raise wire.error("E402", "is a .caffemodel, not a .solverstate", hint)
+            reason = 'is an HDF5 file without "iter", so it is not a .solverstate'
+            raise wire.error("E402", reason)
+        found = {
+            name: dataset.integer()
+            for name in ("iter", "current_step", "random_seed", "forward_passes")
+            if (dataset := root.dataset(name)) is not None
+        }
+        for name in ("iter", "current_step"):
+            if not _is_int(found.get(name, 0)):
+                raise hdf5.HDF5Error(f"it is {found[name]}", f"/{name}")
+        learned_net = root.dataset("learned_net")
+        return State(
+            iteration=found["iter"],
+            learned_net="" if learned_net is None else os.fsdecode(learned_net.text()),
+            history=[
+                part.array(wire.content) for part in _hdf5_list(root, "history", hdf5.Dataset)
+            ],
+            current_step=found.get("current_step", 0),
+            random_seed=found.get("random_seed"),
+            forward_passes=found.get("forward_passes"),
+            cursors=[
+                Cursor(
+                    _count(part.require("net")),
+                    part.require("layer").text().decode("utf-8", "backslashreplace"),
+                    _count(part.require("records")),
+                )
+                for part in _hdf5_list(root, "cursors", hdf5.Group)
+            ],
+        )
+
+
+def _hdf5_list(root: hdf5.Group, name: str, kind: type[P]) -> list[P]:
+    """The parts of a group that are called 0, 1, ...; none where there is no such group."""
+    group = root.group(name)
+    found: list[P] = []
+    for index in range(len(group.names()) if group is not None else 0):
+        part = group.get(str(index)) if group is not None else None
+        if not isinstance(part, kind):
+            raise hdf5.HDF5Error(
+                f"there is no {kind.__name__.lower()} of this name", f"/{name}/{index}"
+            )
+        found.append(part)
+    return found
+
+
+def _count(dataset: hdf5.Dataset) -> int:
+    value = dataset.integer()
+    if value < 0:
+        raise hdf5.HDF5Error(f"it is {value}", dataset.where)
+    return value
 
 
 def _cursor(wire: Wire, message: Field) -> Cursor:
@@ -241,6 +392,8 @@ def write_snapshot(
     state: State,
     diffs: Mapping[int, Sequence[Array]] | None = None,
     before: Callable[[str, str], None] = lambda path, kind: None,
+    *,
+    as_hdf5: bool = False,
 ) -> tuple[str, str]:
     """Write a model and then the state that names it; the paths of the two.
 
@@ -249,11 +402,12 @@ def write_snapshot(
     Raises:
         OutputError: one of them cannot be written.
     """
-    model_path, state_path = snapshot_names(prefix, state.iteration)
+    model_path, state_path = snapshot_names(prefix, state.iteration, as_hdf5)
     before(model_path, "model")
-    write_model(model_path, net, params, diffs)
+    (write_model_hdf5 if as_hdf5 else write_model)(model_path, net, params, diffs)
     before(state_path, "state")
-    write_state(state_path, replace(state, learned_net=model_path))
+    state = replace(state, learned_net=model_path)
+    (write_state_hdf5 if as_hdf5 else write_state)(state_path, state)
     return model_path, state_path
 
 

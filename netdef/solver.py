@@ -125,6 +125,8 @@ class Solver:
         self.net = self._train_net()
         self.test_nets = self._make_test_nets()
         self._rule = rule.create(self.param, dtype, self._positions)
+        if self._saves_hdf5:
+            self._check_names()
         self._history: list[list[Array]] = [
             [np.zeros_like(p.blob.flat) for _ in range(self._rule.histories)]
             for p in self.net.program.learnable
@@ -188,12 +190,6 @@ class Solver:
                 f'unknown regularization_type "{p.regularization_type}"',
                 "regularization_type",
                 hint='"L1" or "L2"',
-            )
-        if p.snapshot_format == pb.SolverParameter.HDF5:
-            raise self._error(
-                "snapshots in HDF5 are not in this version",
-                "snapshot_format",
-                hint="leave snapshot_format out, or say BINARYPROTO",
             )
         for i, count in enumerate(p.test_iter):
             if count < 1:
@@ -514,16 +510,31 @@ class Solver:
         Raises OutputError; what stood there before is still whole then.
         """
         message, params, diffs = self.net.saved()
+        as_hdf5 = self._saves_hdf5
+        form = "HDF5" if as_hdf5 else "binary proto"
         model, state = snapshots.write_snapshot(
             self.param.snapshot_prefix,
             message,
             params,
             self._state(),
             diffs if self.param.snapshot_diff else None,
-            lambda path, kind: self._tell(SnapshotWriting(path, kind)),
+            lambda path, kind: self._tell(SnapshotWriting(path, kind, form)),
+            as_hdf5=as_hdf5,
         )
         self._tell(SnapshotWritten(model, state, self.iter))
         return state
+
+    @property
+    def _saves_hdf5(self) -> bool:
+        return self.param.snapshot_format == pb.SolverParameter.HDF5
+
+    def _check_names(self) -> None:
+        """Raise where the net has layers that a snapshot in HDF5 could not hold."""
+        message, params, _ = self.net.saved()
+        problem = snapshots.hdf5_problem(message, params)
+        if problem:
+            hint = "rename the layer, or say BINARYPROTO"
+            raise self._error(problem, "snapshot_format", hint=hint)
 
     def _state(self) -> snapshots.State:
         shapes = [learnable.blob.shape for learnable in self.net.program.learnable]
@@ -668,6 +679,36 @@ class SGDSolver(Solver):
     """A solver whose update rule is SGD, whatever the file says."""
 
     rule_type = "SGD"
+
+
+class NesterovSolver(Solver):
+    """A solver whose update rule is Nesterov, whatever the file says."""
+
+    rule_type = "Nesterov"
+
+
+class AdaGradSolver(Solver):
+    """A solver whose update rule is AdaGrad, whatever the file says."""
+
+    rule_type = "AdaGrad"
+
+
+class RMSPropSolver(Solver):
+    """A solver whose update rule is RMSProp, whatever the file says."""
+
+    rule_type = "RMSProp"
+
+
+class AdaDeltaSolver(Solver):
+    """A solver whose update rule is AdaDelta, whatever the file says."""
+
+    rule_type = "AdaDelta"
+
+
+class AdamSolver(Solver):
+    """A solver whose update rule is Adam, whatever the file says."""
+
+    rule_type = "Adam"
 
 
 def get_solver(solver_file: str | os.PathLike[str]) -> Solver:

@@ -1,5 +1,8 @@
 """Reading .caffemodel files, from Caffe and its forks, without copying what they hold.
 
+They come in two forms: serialised messages, of which most of this file is about, and HDF5, told
+apart by how they begin.
+
 A .caffemodel is a serialised ``NetParameter``. The forks of Caffe gave the same field numbers to
 different things, so parsing one with the full schema misreads it silently. This reader knows the
 few fields all of them share (the name, type and blobs of each layer, in the three generations of
@@ -14,17 +17,19 @@ Source: the wire format, https://protobuf.dev/programming-guides/encoding/; the 
 
 from __future__ import annotations
 
+import contextlib
 import errno
 import math
 import mmap
 import os
 import stat
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Container, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import NamedTuple
 
 import numpy as np
 
+from netdef import hdf5
 from netdef.blob import Array, Shape, shape_text
 from netdef.errors import Diagnostic, Location, WeightsError
 from netdef.proto import netdef_pb2 as pb
@@ -70,11 +75,16 @@ class Weight:
 
 @dataclass(frozen=True, eq=False)
 class LayerWeights:
-    """A layer of a file: V1 layers have their types in capitals (``INNER_PRODUCT``)."""
+    """A layer of a file: V1 layers have their types in capitals (``INNER_PRODUCT``).
+
+    HDF5 files hold no types, and of a blob that layers share, only the first layer has it there:
+    ``indices`` says which blobs of the layer ``blobs`` are, where some may be left out.
+    """
 
     name: str
     type: str
     blobs: Sequence[Weight]
+    indices: Sequence[int] | None = None
 
 
 def read_weights(path: str | os.PathLike[str]) -> list[LayerWeights]:
@@ -84,6 +94,8 @@ def read_weights(path: str | os.PathLike[str]) -> list[LayerWeights]:
         WeightsError: the file is missing, is something else, or is damaged.
     """
     wire = Wire.open(path)
+    if hdf5.is_hdf5(wire.content):
+        return _hdf5_layers(wire)
     try:
         layers = list(_layers(wire))
         if not layers:
@@ -156,10 +168,11 @@ def copy_weights(
         WeightsError: layers that do not fit, all of them at once.
     """
     matched = [layer for layer in layers if layer.name in targets]
+    repeats = repeated(array for arrays in targets.values() for array in arrays)
     mismatched = {
         id(layer): mismatch
         for layer in matched
-        if (mismatch := _mismatch(layer, targets[layer.name])) is not None
+        if (mismatch := _mismatch(layer, targets[layer.name], repeats)) is not None
     }
     if mismatched and not skip_mismatch:
         raise WeightsError(
@@ -175,7 +188,8 @@ def copy_weights(
         )
     copied = [layer for layer in matched if id(layer) not in mismatched]
     for layer in copied:
-        for weight, target in zip(layer.blobs, targets[layer.name], strict=True):
+        for index, weight in _numbered(layer):
+            target = targets[layer.name][index]
             # A float64 beyond the range of float32 becomes infinite, as the cast in Caffe makes it.
             with np.errstate(over="ignore"):
                 target[...] = weight.data.reshape(target.shape)
@@ -188,12 +202,36 @@ def copy_weights(
     )
 
 
-def _mismatch(layer: LayerWeights, targets: Sequence[Array]) -> Mismatch | None:
-    if len(layer.blobs) != len(targets):
+def repeated(arrays: Iterable[Array]) -> set[int]:
+    """The ids of those arrays that are the memory of an earlier one: parameters that are shared."""
+    seen: set[int] = set()
+    found: set[int] = set()
+    for array in arrays:
+        address = array.__array_interface__["data"][0]
+        if address in seen and array.size:
+            found.add(id(array))
+        seen.add(address)
+    return found
+
+
+def _numbered(layer: LayerWeights) -> Iterator[tuple[int, Weight]]:
+    """The blobs of a layer, each with its place in the layer."""
+    indices = range(len(layer.blobs)) if layer.indices is None else layer.indices
+    return zip(indices, layer.blobs, strict=True)
+
+
+def _mismatch(
+    layer: LayerWeights, targets: Sequence[Array], repeats: Container[int]
+) -> Mismatch | None:
+    found = dict(_numbered(layer))
+    missing = [target for index, target in enumerate(targets) if index not in found]
+    # What an HDF5 file leaves out may be shared; what a message leaves out may not.
+    excused = layer.indices is not None and all(id(target) in repeats for target in missing)
+    if max(found, default=-1) >= len(targets) or (missing and not excused):
         return Mismatch(layer.name, None, (len(layer.blobs),), (len(targets),))
-    for index, (weight, target) in enumerate(zip(layer.blobs, targets, strict=True)):
-        if not weight.fits(target.shape):
-            return Mismatch(layer.name, index, weight.shape, target.shape)
+    for index, weight in found.items():
+        if not weight.fits(targets[index].shape):
+            return Mismatch(layer.name, index, weight.shape, targets[index].shape)
     return None
 
 
@@ -524,13 +562,84 @@ def _raw(wire: Wire, raw: dict[int, Field], type: int, values: int, message: Fie
     return wire.numbers(raw[values], _RAW_TYPES[number])
 
 
+# --- the HDF5 form --------------------------------------------------------------------------------
+
+
+def _hdf5_layers(wire: Wire) -> list[LayerWeights]:
+    """Group /data: for each layer a group of its name, and in it the blobs by number."""
+    with reading_hdf5(wire) as root:
+        names = root.names()
+        if "data" not in names:
+            if "iter" in names:
+                hint = "pass it with --snapshot"
+                raise wire.error("E402", "is a .solverstate, not a .caffemodel", hint)
+            reason = 'is an HDF5 file without a group "data", so it is not a .caffemodel'
+            raise wire.error("E402", reason)
+        found: list[LayerWeights] = []
+        seen: set[int] = set()
+        # A name with slashes is a group in a group.
+        waiting = [("", root.group("data"), root.group("diff"))]
+        while waiting:
+            name, group, diffs = waiting.pop()
+            assert group is not None
+            if group.address in seen:
+                raise hdf5.HDF5Error("it is the group of another layer, too", group.where)
+            seen.add(group.address)
+            inner = []
+            blobs: dict[int, Weight] = {}
+            for key in group.names():
+                child = group.get(key)
+                if isinstance(child, hdf5.Group):
+                    other = diffs.group(key) if diffs is not None else None
+                    inner.append((f"{name}/{key}" if name else key, child, other))
+                elif child is not None:
+                    diff = diffs.dataset(key) if diffs is not None else None
+                    blobs[_blob_number(key, child)] = _hdf5_blob(wire, child, diff)
+            waiting += reversed(inner)
+            if name and (blobs or not inner):
+                indices = sorted(blobs)
+                found.append(LayerWeights(name, "", [blobs[i] for i in indices], indices))
+    if not found:
+        raise wire.error("E402", "holds no layers, so it is not a .caffemodel")
+    return found
+
+
+@contextlib.contextmanager
+def reading_hdf5(wire: Wire) -> Iterator[hdf5.Group]:
+    """The root of an HDF5 file, whose mistakes become errors of ``wire``."""
+    try:
+        with hdf5.opened(wire.path) as root:
+            yield root
+    except hdf5.HDF5Error as error:
+        where = f" at {error.where}" if error.where else ""
+        hint = "the file may be cut short; compare its size with the original"
+        raise wire.error(
+            "E403",
+            f"cannot be read{where}: {error.text}",
+            hint if "truncated" in error.text else "",
+        ) from error
+
+
+def _blob_number(name: str, dataset: hdf5.Dataset) -> int:
+    if not name.isdecimal() or str(int(name)) != name or int(name) >= MOST_FIELDS:
+        raise hdf5.HDF5Error("the blobs of a layer are called 0, 1, ...", dataset.where)
+    return int(name)
+
+
+def _hdf5_blob(wire: Wire, data: hdf5.Dataset, diff: hdf5.Dataset | None) -> Weight:
+    values = data.array(wire.content)
+    gradient = diff.array(wire.content) if diff is not None else None
+    if gradient is not None and gradient.size != values.size:
+        raise hdf5.HDF5Error(
+            f"there are {gradient.size} gradients for {values.size} numbers", data.where
+        )
+    flat = gradient.reshape(-1) if gradient is not None else None
+    return Weight(data.shape, values.reshape(-1), flat)
+
+
 # --- files that are something else ----------------------------------------------------------------
 
 _SIGNATURES = {
-    b"\x89HDF\r\n\x1a\n": (
-        "is an HDF5 file",
-        "this version of netdef reads the binary form only (snapshot_format: BINARYPROTO)",
-    ),
     b"\x1f\x8b": ("is compressed with gzip", "unpack it first"),
     b"PK\x03\x04": ("is a zip archive", "unpack it first; PyTorch's files look like this too"),
     b"version https://git-lfs": (

@@ -29,6 +29,7 @@ ROOMS = {
     "jit": "",
     "blob": "",
     "files": "errors",
+    "hdf5": "files blob",
     "rng": "jit",
     "kernels": "jit blob",
     "fillers": "rng blob errors proto",
@@ -43,13 +44,13 @@ ROOMS = {
     "layer": "rng blob errors events proto",
     # The names that Python layers import.
     "pycaffe": "netdef blob proto",
-    "layers": "layer pycaffe jit kernels rng fillers data blob errors events proto",
+    "layers": "layer pycaffe jit kernels rng fillers data hdf5 blob errors events proto",
     # From graph to arrays.
     "plan": "graph layer prototxt blob errors proto",
     "program": "plan layer kernels rng fillers blob errors events",
     # Files of parameters.
-    "weights": "blob errors proto",
-    "snapshot": "weights blob files errors proto",
+    "weights": "hdf5 blob errors proto",
+    "snapshot": "weights hdf5 blob files errors proto",
     # What users hold.
     "net": "program plan graph layer upgrade prototxt weights snapshot jit rng"
     " blob errors events proto",
@@ -71,6 +72,7 @@ LIBRARIES = {
     "numba": "jit kernels",
     "llvmlite": "kernels",
     "lmdb": "data",
+    "h5py": "hdf5",
     "cv2": "data",
     "rich": "sinks cli",
     "click": "cli",

@@ -1,7 +1,7 @@
-"""``fma(a, b, c)``: a * b + c with one rounding.
+"""``fma(a, b, c)``: a * b + c with one rounding. ``product(a, b)``: a * b with one of its own.
 
-The compiler may fuse either product of ``a * b + c * d``, and each choice rounds differently. Where
-a kernel has to round as Caffe's BLAS does, it says which.
+The compiler may fuse either product of ``a * b + c * d``, or none, and each choice rounds
+differently. Where a kernel has to round as Caffe's BLAS does, it says which.
 """
 
 from __future__ import annotations
@@ -27,3 +27,14 @@ def fma(typingctx: Any, a: Any, b: Any, c: Any) -> Any:
         return builder.call(function, args)
 
     return a(a, a, a), codegen
+
+
+@intrinsic  # type: ignore[untyped-decorator]
+def product(typingctx: Any, a: Any, b: Any) -> Any:
+    """a * b, rounded before anything is added to it; both of one float type."""
+
+    def codegen(context: Any, builder: Any, signature: Any, args: Any) -> Any:
+        # Numba lets every product without flags be fused. This flag means nothing to a product.
+        return builder.fmul(*args, flags=("arcp",))
+
+    return a(a, a), codegen

@@ -7,6 +7,11 @@ It gets the gradient as backward left it; scaling and weight decay happen on the
     g = scale * dw + l2 * w + l1 * sign(w)
 
 where ``scale`` is 1 / iter_size, times the factor of clip_gradients.
+
+The docstring of a rule is its reference page, in Markdown: one sentence; an indented block with the
+formula, in which a prime marks what is new; one with the lines ``fields`` (of the solver, beside
+those of every rule) and ``history`` (what is kept for each parameter, and saved); remarks;
+``Example::`` with a solver; ``Source:``.
 """
 
 from __future__ import annotations
@@ -39,9 +44,16 @@ class Rule:
     type: ClassVar[str]
     histories: ClassVar[int] = 1
 
-    def __init__(self, solver: pb.SolverParameter, dtype: Any) -> None:
+    def __init__(
+        self, solver: pb.SolverParameter, dtype: Any, positions: Positions | None = None
+    ) -> None:
         self.solver = solver
         self.dtype = dtype
+        self._positions = positions
+        self.check()
+
+    def check(self) -> None:
+        """Raise ``self.error(...)`` where the solver's fields make no sense for this rule."""
 
     def update(
         self,
@@ -57,6 +69,40 @@ class Rule:
         All arrays are flat; ``rate`` is the learning rate of this parameter at this ``iteration``.
         """
         raise NotImplementedError
+
+    def value(self, field: str) -> Any:
+        """A field of the solver as a scalar of the net's type."""
+        return self.dtype(getattr(self.solver, field))
+
+    def error(self, text: str, field: str, hint: str = "") -> SolverError:
+        """An exception that names this rule and points at a field of the solver."""
+        return SolverError(
+            f'solver type "{self.type}": {text}',
+            code="E221",
+            location=self._positions.at(field) if self._positions is not None else None,
+            hint=hint,
+        )
+
+    def refuse_momentum(self) -> None:
+        """Raise where momentum is given to a rule that has none."""
+        if self.solver.momentum != 0:
+            raise self.error(
+                f"Momentum cannot be used with {self.type}, but momentum is "
+                f"{self.solver.momentum:g}",
+                "momentum",
+                hint="leave momentum out",
+            )
+
+    def check_share(self, field: str) -> None:
+        """Raise unless a field is the share of an average that the next one keeps."""
+        value = getattr(self.solver, field)
+        if not 0 <= value < 1:
+            raise self.error(f"{field} should lie between 0 and 1, but is {value:g}", field)
+
+    def check_delta(self) -> None:
+        """Raise where delta, which keeps a divisor above 0, would take it below."""
+        if not self.solver.delta >= 0:
+            raise self.error(f"delta cannot be {self.solver.delta:g}", "delta", hint="such as 1e-8")
 
 
 R = TypeVar("R", bound=type[Rule])
@@ -95,17 +141,16 @@ def rules() -> dict[str, type[Rule]]:
 
 
 def create(solver: pb.SolverParameter, dtype: Any, positions: Positions | None = None) -> Rule:
-    """The update rule a solver names. Raises SolverError for an unknown one."""
-    _discover()
-    if solver.type not in _registry:
-        known = ", ".join(sorted(_registry))
+    """The update rule a solver names. Raises SolverError for an unknown one, or wrong fields."""
+    known = rules()
+    if solver.type not in known:
         raise SolverError(
             f'unknown solver type "{solver.type}"',
             code="E220",
             location=positions.at("type") if positions is not None else None,
-            hint=did_you_mean(solver.type, _registry) or f"known types: {known}",
+            hint=did_you_mean(solver.type, known) or f"known types: {', '.join(known)}",
         )
-    return _registry[solver.type](solver, dtype)
+    return known[solver.type](solver, dtype, positions)
 
 
 @inline

@@ -15,8 +15,27 @@ from netdef.solvers.rule import Decay, Rule, gradient, rule
 class SGD(Rule):
     """Stochastic gradient descent with momentum.
 
+        v' = momentum v + rate g
+        w' = w - v'
+
+        fields   momentum  share of the last step that the next one keeps
+        history  v
+
     The learning rate multiplies the gradient before it enters the velocity, so a change of rate
-    does not rescale what has gathered. Source: Polyak 1964; Bottou, "Stochastic gradient descent
+    does not rescale what has gathered.
+
+    Example::
+
+        net: "models/lenet/train_val.prototxt"
+        type: "SGD"
+        base_lr: 0.01
+        lr_policy: "fixed"
+        momentum: 0.9
+        weight_decay: 0.0005
+        max_iter: 10000
+
+    Source: Polyak, "Some methods of speeding up the convergence of iteration methods", USSR
+    Computational Mathematics and Mathematical Physics, 1964; Bottou, "Stochastic gradient descent
     tricks", 2012.
     """
 
@@ -29,7 +48,7 @@ class SGD(Rule):
         decay: Decay,
         iteration: int,
     ) -> None:
-        momentum = self.dtype(self.solver.momentum)
+        momentum = self.value("momentum")
         _sgd(weight, gradient, history[0], self.dtype(rate), momentum, decay)
 
 
