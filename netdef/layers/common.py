@@ -354,9 +354,6 @@ class LabelLoss(Loss):
     [outer, classes, inner] and for each prediction its class, or IGNORED.
     """
 
-    #: Whether ``loss_param`` says which labels are ignored and what the sum is divided by.
-    obeys_loss_param = False
-
     def shapes(self, *bottoms: Shape) -> list[Shape]:
         x, label, *_ = bottoms
         check_batch(self, x)
@@ -379,7 +376,7 @@ class LabelLoss(Loss):
 
     def measure(self, bottom: list[Blob]) -> tuple[float, float]:
         outer, classes, inner = self._view
-        loss_param = self.message.loss_param if self.obeys_loss_param else None
+        loss_param = self.message.loss_param if "loss_param" in self.also_reads else None
         valid = read_labels(self, bottom[1], classes, loss_param, self._labels)
         self.losses(self.scores(bottom), self._labels, self._losses)
         batch = pb.LossParameter.BATCH_SIZE
@@ -407,7 +404,7 @@ class SoftmaxLoss(LabelLoss):
     """
 
     tops = (1, 2)
-    obeys_loss_param = True
+    also_reads = ("loss_param",)
 
     def shapes(self, *bottoms: Shape) -> list[Shape]:
         return [*super().shapes(*bottoms), bottoms[0]][: len(self.message.top)]
@@ -441,6 +438,7 @@ class RecordLayer(Layer):
     tops: Arity = 2
     dynamic = True
     source = True
+    also_reads = ("transform_param",)
     #: Whether the end of the records is an event; Caffe logs it for Data alone.
     tells_ends = False
 

@@ -55,6 +55,8 @@ class SigmoidCrossEntropyLoss(Loss):
     Source: Caffe 1.0.
     """
 
+    also_reads = ("loss_param",)
+
     def shapes(self, *bottoms: Shape) -> list[Shape]:
         check_same_items(self, *bottoms)
         return [()]
