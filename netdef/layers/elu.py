@@ -44,7 +44,7 @@ class ELU(Neuron):
     """
 
     def setup(self, bottom: list[Blob], top: list[Blob]) -> None:
-        # The sign of y tells that of x, unless alpha is negative.
+        # In place, the sign of y tells that of x, unless alpha is negative.
         self.reads_bottom = self.config.alpha < 0
         super().setup(bottom, top)
 

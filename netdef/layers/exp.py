@@ -35,6 +35,9 @@ class Exp(Neuron):
           }
         }
 
+    Deviations: the exponent is summed before it is raised; Caffe multiplies by base^shift, which
+    alone can be too large for the type.
+
     Source: Caffe 1.0.
     """
 

@@ -37,7 +37,7 @@ class ReLU(Neuron):
     """
 
     def setup(self, bottom: list[Blob], top: list[Blob]) -> None:
-        # The sign of y tells that of x, unless the slope is negative.
+        # In place, the sign of y tells that of x, unless the slope is negative.
         self.reads_bottom = self.config.negative_slope < 0
         super().setup(bottom, top)
 
@@ -45,8 +45,7 @@ class ReLU(Neuron):
         _map(x, self.dtype(self.config.negative_slope), y)
 
     def chain(self, x: Array, y: Array, dy: Array, dx: Array) -> None:
-        sign = x if self.reads_bottom else y
-        _chain(sign, dy, self.dtype(self.config.negative_slope), dx)
+        _chain(x, dy, self.dtype(self.config.negative_slope), dx)
 
 
 @kernel
@@ -57,6 +56,6 @@ def _map(x: Any, slope: Any, y: Any) -> None:
 
 
 @kernel
-def _chain(sign: Any, dy: Any, slope: Any, dx: Any) -> None:
-    for i in prange(dy.size):
-        dx[i] = dy[i] if sign[i] > 0 else slope * dy[i]
+def _chain(x: Any, dy: Any, slope: Any, dx: Any) -> None:
+    for i in prange(x.size):
+        dx[i] = dy[i] if x[i] > 0 else slope * dy[i]

@@ -53,9 +53,10 @@ def test_it_saturates(dtype: type[Any]) -> None:
 
 
 def test_small_values_are_not_rounded_away() -> None:
-    """e^1e-9 is 1 in float32."""
-    y, _ = curve('type: "ELU"', [-1e-9], np.float32)
-    np.testing.assert_allclose(y, -1e-9, rtol=1e-6)
+    """e^-1e-9 is 1 in float32."""
+    y, slope = curve('type: "ELU" elu_param { alpha: 2 }', [-1e-9, 1e-9], np.float32)
+    np.testing.assert_allclose(y, [-2e-9, 1e-9], rtol=1e-6)
+    np.testing.assert_array_equal(slope, [2, 1])
 
 
 def test_nan_stays_nan() -> None:

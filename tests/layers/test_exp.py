@@ -6,7 +6,9 @@ from collections.abc import Callable
 from typing import Any
 
 import numpy as np
+import pytest
 
+from netdef.errors import NetError
 from netdef.testing import Case, Mistake, curve
 
 X = (2, 3, 4, 5)
@@ -49,6 +51,11 @@ MISTAKES = [
     mistake("inf"),
     Mistake('type: "Exp"', [X, X], "takes 1 bottom blob, but 2 given", '"x1"'),
 ]
+
+
+def test_a_bad_base_is_found_before_anything_is_allocated() -> None:
+    with pytest.raises(NetError, match="base is 0"):
+        case("base: 0", power_of(1)).layer().shapes(X)
 
 
 def test_values_beyond_the_type_are_infinite() -> None:

@@ -136,12 +136,17 @@ IN_PLACE = """
     layer { name: "in" type: "Input" top: "x" top: "t" input_param { shape { dim: 2 dim: 3 } } }
     layer { name: "p" type: "PReLU" bottom: "x" top: "x" }
 """
-LOSS = 'layer { name: "l" type: "EuclideanLoss" bottom: "x" bottom: "t" top: "l" }'
+APART = IN_PLACE.replace('bottom: "x" top: "x"', 'bottom: "x" top: "y"')
+LOSS = 'layer { name: "l" type: "EuclideanLoss" bottom: "%s" bottom: "t" top: "l" }'
 
 
-def test_only_a_net_that_runs_backward_keeps_a_copy() -> None:
-    for text, keeps in ((IN_PLACE, False), (IN_PLACE + LOSS, True)):
-        net = Net.from_text(text)
-        [layer] = [step.layer for step in net.program.steps if step.layer.type == "PReLU"]
-        assert isinstance(layer, PReLU)
-        assert (layer._kept is not None) == keeps
+@pytest.mark.parametrize(
+    ("text", "keeps"),
+    [(IN_PLACE, False), (IN_PLACE + LOSS % "x", True), (APART + LOSS % "y", False)],
+    ids=["in place", "in place under a loss", "apart under a loss"],
+)
+def test_x_is_copied_only_where_backward_would_miss_it(text: str, keeps: bool) -> None:
+    net = Net.from_text(text)
+    [layer] = [step.layer for step in net.program.steps if step.layer.type == "PReLU"]
+    assert isinstance(layer, PReLU)
+    assert (layer._kept is not None) == keeps

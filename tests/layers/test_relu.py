@@ -5,6 +5,7 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
+from netdef.net import Net
 from netdef.testing import Case, Mistake, Trial, off_zero
 
 X = (2, 3, 4, 5)
@@ -50,3 +51,17 @@ def test_nan_stays_nan() -> None:
         trial.forward()
         assert np.isnan(trial.top[0].data[0]).all()
         assert np.isfinite(trial.top[0].data[1]).all()
+
+
+def test_a_layer_that_follows_in_place_may_turn_the_sign() -> None:
+    net = Net.from_text("""
+        force_backward: true
+        layer { name: "in" type: "Input" top: "x" input_param { shape { dim: 2 } } }
+        layer { name: "relu" type: "ReLU" bottom: "x" top: "y" }
+        layer { name: "minus" type: "Power" bottom: "y" top: "y" power_param { scale: -1 } }
+    """)
+    net.blobs["x"].data[...] = [-2, 3]
+    net.forward()
+    net.blobs["y"].diff[...] = 1
+    net.backward()
+    np.testing.assert_array_equal(net.blobs["x"].diff, [0, -1])
