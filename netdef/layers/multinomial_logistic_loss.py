@@ -49,6 +49,7 @@ class MultinomialLogisticLoss(LabelLoss):
 @kernel
 def _losses(p: Any, labels: Any, losses: Any) -> None:
     for i in prange(labels.size):
+        # From 0.0, so that a certain prediction costs 0 and not -0.
         losses[i] = 0.0 - np.log(np.float64(bounded(p[i, labels[i], 0])))
 
 
