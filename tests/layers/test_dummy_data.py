@@ -56,7 +56,7 @@ MISTAKES = [
     mistake(SHAPE, "takes no bottom blobs, but 1 given", '"x0"', bottoms=[(2,)]),
     mistake(
         "shape { dim: 2 } shape { dim: 3 }",
-        "has 3 tops but 2 shapes: give one for all, or one for each",
+        "has 3 tops but 2 shapes",
         "dummy_data_param",
         'top: "a" top: "b" top: "c"',
     ),
@@ -68,12 +68,20 @@ MISTAKES = [
     mistake(
         f"{SHAPE} num: 2",
         "give shape, or num, channels, height and width, not both",
+        "shape",
+    ),
+    mistake(
+        "num: 2 channels: 3",
+        "has 1 tops but 0 height: give one for all, or one for each",
         "dummy_data_param",
     ),
     mistake(
-        "num: 2 channels: 3", "num, channels, height and width need one value", "dummy_data_param"
+        "num: 2 channels: 3 channels: 4 height: 1 width: 1",
+        "has 3 tops but 2 channels: give one for all, or one for each",
+        "3",
+        'top: "a" top: "b" top: "c"',
     ),
-    mistake("shape { dim: -2 }", "a dimension cannot be negative", "dummy_data_param"),
+    mistake("shape { } shape { dim: 1 dim: -2 }", "a dimension cannot be negative", "-2", TWO),
     mistake(
         f'{SHAPE} data_filler {{ type: "gausian" }}', 'unknown filler type "gausian"', '"gausian"'
     ),
