@@ -122,3 +122,19 @@ def test_a_constant_is_written_once() -> None:
         trial.top[0].data.fill(3)
         trial.forward()
         assert (trial.top[0].data == 3).all()
+
+
+def test_each_top_goes_by_its_own_filler() -> None:
+    fillers = 'data_filler { value: 7 } data_filler { type: "uniform" min: 2 max: 3 }'
+    with Trial(case(f"{SHAPE} {fillers}", tops=TWO)) as trial:
+        constant, uniform = (blob.data for blob in trial.top)
+        assert (constant == 7).all()
+        seen = []
+        for iteration in (0, 1):
+            constant.fill(5)
+            uniform.fill(5)
+            trial.forward(iteration)
+            assert (constant == 5).all()
+            assert ((uniform >= 2) & (uniform < 3)).all()
+            seen.append(uniform.copy())
+        assert not (seen[0] == seen[1]).any()
