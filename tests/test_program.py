@@ -484,11 +484,14 @@ class Growing(Layer):
         pass
 
 
-def test_a_shape_that_changes_in_mid_pass_leaves_earlier_layers_alone(
-    monkeypatch: pytest.MonkeyPatch,
-) -> None:
+@pytest.fixture
+def growing(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setitem(layer_module._registry, "Growing", Growing)
     monkeypatch.setattr(Growing, "type", "Growing", raising=False)
+
+
+@pytest.mark.usefixtures("growing")
+def test_a_shape_that_changes_in_mid_pass_leaves_earlier_layers_alone() -> None:
     made = program(
         "force_backward: true\n"
         + input_of("x", shape="dim: 2 dim: 1 dim: 4 dim: 4")
@@ -507,3 +510,49 @@ def test_a_shape_that_changes_in_mid_pass_leaves_earlier_layers_alone(
         largest = windows == windows.max(axis=(3, 4), keepdims=True)
         routed = made.blobs["x"].diff.reshape(2, 2, 2, 2, 2).transpose(0, 1, 3, 2, 4)
         np.testing.assert_array_equal(routed, largest.astype(np.float32))
+
+
+#: Two layers that grow alike, and one that takes both only while they are alike.
+GROWING_PAIR = (
+    'layer { name: "g" type: "Growing" top: "g" }\n'
+    'layer { name: "r" type: "ReLU" bottom: "g" top: "r" }\n'
+    'layer { name: "h" type: "Growing" top: "h" }\n' + loss("r", "h")
+)
+
+
+@pytest.mark.usefixtures("growing")
+def test_two_layers_whose_shapes_change_meet() -> None:
+    made = program("force_backward: true\n" + GROWING_PAIR)
+    for rows in (3, 4, 5):
+        assert made.forward() == 0
+        assert [made.blobs[name].shape for name in "grh"] == [(rows, 3)] * 3
+        made.blobs["h"].data[...] -= 2
+        made.forward(3)
+        made.backward()
+        np.testing.assert_array_equal(
+            made.blobs["r"].diff, np.full((rows, 3), 2 / np.float32(rows))
+        )
+
+
+@pytest.mark.usefixtures("growing")
+def test_shapes_that_really_disagree_are_an_error() -> None:
+    made = program(GROWING_PAIR)
+    made.forward()
+    made.steps[0].layer.rows = 7  # type: ignore[attr-defined]
+    for _ in range(2):
+        with pytest.raises(NetError, match=r'layer "loss" .* they are (\d)x3 and (?!\1)\dx3'):
+            made.forward()
+
+
+@pytest.mark.usefixtures("growing")
+def test_a_pass_that_ends_between_two_layers_whose_shapes_change() -> None:
+    made = program(GROWING_PAIR.replace(loss("r", "h"), ip("s", "r")))
+    made.forward()
+    made.forward(0, 1)
+    assert made.blobs["r"].shape == (4, 3)
+    # What stands behind the second is computed without it.
+    made.forward(3)
+    assert made.blobs["s"].shape == (4, 5)
+    assert made.blobs["h"].shape == (3, 3)
+    made.forward(2)
+    assert made.blobs["h"].shape == (4, 3)

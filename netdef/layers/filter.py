@@ -51,8 +51,9 @@ class Filter(Layer):
         *data, selector = bottoms
         if len(self.message.top) != len(data):
             raise self.error(
-                f"has {len(data)} bottoms and the selector, so it needs as many tops: {len(data)}, "
-                f"not {len(self.message.top)}"
+                f"has {len(bottoms)} bottoms but {len(self.message.top)} tops: give one top for "
+                "each bottom but the last, the selector",
+                *(("top", len(data)) if len(self.message.top) > len(data) else ()),
             )
         if not selector or any(n != 1 for n in selector[1:]):
             raise self.error(

@@ -56,7 +56,7 @@ MISTAKES = [
     mistake(SHAPE, "takes no bottom blobs, but 1 given", '"x0"', bottoms=[(2,)]),
     mistake(
         "shape { dim: 2 } shape { dim: 3 }",
-        "has 3 tops but 2 shapes: give one for all, or one for each",
+        "has 3 tops but 2 shapes",
         "dummy_data_param",
         'top: "a" top: "b" top: "c"',
     ),
@@ -68,12 +68,20 @@ MISTAKES = [
     mistake(
         f"{SHAPE} num: 2",
         "give shape, or num, channels, height and width, not both",
+        "shape",
+    ),
+    mistake(
+        "num: 2 channels: 3",
+        "has 1 tops but 0 height: give one for all, or one for each",
         "dummy_data_param",
     ),
     mistake(
-        "num: 2 channels: 3", "num, channels, height and width need one value", "dummy_data_param"
+        "num: 2 channels: 3 channels: 4 height: 1 width: 1",
+        "has 3 tops but 2 channels: give one for all, or one for each",
+        "3",
+        'top: "a" top: "b" top: "c"',
     ),
-    mistake("shape { dim: -2 }", "a dimension cannot be negative", "dummy_data_param"),
+    mistake("shape { } shape { dim: 1 dim: -2 }", "a dimension cannot be negative", "-2", TWO),
     mistake(
         f'{SHAPE} data_filler {{ type: "gausian" }}', 'unknown filler type "gausian"', '"gausian"'
     ),
@@ -114,3 +122,19 @@ def test_a_constant_is_written_once() -> None:
         trial.top[0].data.fill(3)
         trial.forward()
         assert (trial.top[0].data == 3).all()
+
+
+def test_each_top_goes_by_its_own_filler() -> None:
+    fillers = 'data_filler { value: 7 } data_filler { type: "uniform" min: 2 max: 3 }'
+    with Trial(case(f"{SHAPE} {fillers}", tops=TWO)) as trial:
+        constant, uniform = (blob.data for blob in trial.top)
+        assert (constant == 7).all()
+        seen = []
+        for iteration in (0, 1):
+            constant.fill(5)
+            uniform.fill(5)
+            trial.forward(iteration)
+            assert (constant == 5).all()
+            assert ((uniform >= 2) & (uniform < 3)).all()
+            seen.append(uniform.copy())
+        assert not (seen[0] == seen[1]).any()

@@ -10,6 +10,7 @@ import pytest
 
 from netdef import graph, prototxt
 from netdef.errors import NetError
+from netdef.net import Net
 from netdef.plan import plan
 from netdef.proto import netdef_pb2 as pb
 from netdef.testing import Case, Mistake
@@ -94,3 +95,20 @@ def test_more_weights_than_caffe_can_count_are_refused() -> None:
     net = prototxt.parse(text, pb.NetParameter).message
     with pytest.raises(NetError, match=r"more than 2\^31 - 1 values"):
         plan(graph.split(net))
+
+
+@pytest.mark.parametrize(("transpose", "fan_in"), [("false", 300), ("true", 200)])
+def test_fillers(transpose: str, fan_in: int) -> None:
+    """What xavier takes for the inputs is the count of all axes but the first, as in Caffe."""
+    net = Net.from_text(
+        'layer { name: "in" type: "Input" top: "x" input_param { shape { dim: 1 dim: 300 } } }'
+        'layer { name: "fc" type: "InnerProduct" bottom: "x" top: "y" inner_product_param {'
+        f'num_output: 200 transpose: {transpose} weight_filler {{ type: "xavier" }}'
+        "bias_filler { value: 3 } } }",
+        seed=1,
+    )
+    weight, bias = net.params["fc"]
+    assert weight.shape == ((300, 200) if transpose == "true" else (200, 300))
+    bound = math.sqrt(3 / fan_in)
+    assert 0.999 * bound < abs(weight.data).max() <= bound
+    assert (bias.data == 3).all()

@@ -25,6 +25,7 @@ CASES = [
     Case('type: "Softmax" softmax_param { axis: 0 }', [X], softmax(0)),
     Case('type: "Softmax" softmax_param { axis: 2 }', [X], softmax(2)),
     Case('type: "Softmax" softmax_param { axis: -1 }', [X], softmax(3)),
+    Case('type: "Softmax" softmax_param { engine: CUDNN }', [X], softmax()),
     Case('type: "Softmax"', [(6, 10)], softmax()),
     Case('type: "Softmax" softmax_param { axis: 0 }', [(7,)], softmax(0)),
     Case('type: "Softmax"', [(6, 1)], softmax()),
