@@ -29,7 +29,7 @@ ROOMS = {
     "jit": "",
     "blob": "",
     "files": "errors",
-    "hdf5": "files blob",
+    "hdf5": "files blob errors",
     "rng": "jit",
     "kernels": "jit blob",
     "fillers": "rng blob errors proto",
@@ -42,7 +42,7 @@ ROOMS = {
     "data": "jit rng files errors events proto",
     # A layer knows its blobs, and nothing of the net it stands in.
     "layer": "rng blob errors events proto",
-    "layers": "layer jit kernels rng fillers data hdf5 blob errors events proto",
+    "layers": "layer jit kernels rng fillers data hdf5 files blob errors events proto",
     # From graph to arrays.
     "plan": "graph layer prototxt blob errors proto",
     "program": "plan layer kernels rng fillers blob errors events",
