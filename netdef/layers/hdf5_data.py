@@ -15,7 +15,6 @@ from netdef.errors import DataError, NetdefError
 from netdef.events import DataWrapped
 from netdef.layer import Layer, register
 
-
 #: A list of files is not longer than this; what is longer is something else.
 LONGEST_LIST = 16 << 20
 

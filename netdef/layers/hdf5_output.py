@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
-from netdef.blob import Array, Blob, Shape, shape_text
+import contextlib
+from collections.abc import Iterator
+
+from netdef.blob import Blob, Shape, shape_text
 from netdef.errors import OutputError
 from netdef.files import probe_folder
 from netdef.hdf5 import RowWriter
@@ -73,17 +76,15 @@ class HDF5Output(Layer):
 
     def setup(self, bottom: list[Blob], top: list[Blob]) -> None:
         if self._writer is None:
-            probe_folder(self.config.file_name, location=self.locate(*_NAME))
+            with self._located():
+                probe_folder(self.config.file_name)
             self._writer = RowWriter(self.config.file_name)
 
     def forward(self, bottom: list[Blob], top: list[Blob]) -> None:
         assert self._writer is not None
-        names = ("data", "label")
-        try:
-            self._writer.add(dict(zip(names, map(_rows, bottom), strict=True)))
-        except OutputError as error:
-            first = error.diagnostics[0]
-            raise self.error(first.message, *_NAME, hint=first.hint, kind=OutputError) from error
+        data, label = (blob.data.reshape(_legacy(blob.shape)) for blob in bottom)
+        with self._located():
+            self._writer.add({"data": data, "label": label})
 
     def backward(self, top: list[Blob], bottom: list[Blob]) -> None:
         for blob in bottom:
@@ -94,13 +95,14 @@ class HDF5Output(Layer):
         assert isinstance(other, HDF5Output)
         self._writer = other._writer
 
-
-_NAME = ("hdf5_output_param", "file_name")
+    @contextlib.contextmanager
+    def _located(self) -> Iterator[None]:
+        try:
+            yield
+        except OutputError as error:
+            first, path = error.diagnostics[0], ("hdf5_output_param", "file_name")
+            raise self.error(first.message, *path, hint=first.hint, kind=OutputError) from error
 
 
 def _legacy(shape: Shape) -> Shape:
     return shape + (1,) * (AXES - len(shape))
-
-
-def _rows(blob: Blob) -> Array:
-    return blob.data.reshape(_legacy(blob.shape))
