@@ -13,14 +13,18 @@ from __future__ import annotations
 import contextlib
 import math
 import os
-from collections.abc import Iterator
-from typing import Any
+from collections.abc import Iterator, Mapping
+from typing import Any, TypeAlias
 
 import h5py
 import numpy as np
 
 from netdef.blob import Array, Shape, shape_text
-from netdef.files import atomic_write
+from netdef.errors import OutputError
+from netdef.files import atomic_write, output_error
+
+#: An open file, to be given to ``close``.
+File: TypeAlias = h5py.File
 
 SIGNATURE = b"\x89HDF\r\n\x1a\n"
 
@@ -216,18 +220,13 @@ class Dataset:
                 )
             return self._kind.dtype
 
-    @property
-    def nbytes(self) -> int:
-        """How many bytes its numbers claim to take in memory."""
-        return math.prod(self.shape) * int(self.dtype.itemsize)
-
     def array(self, content: memoryview | None = None) -> Array:
         """All of its numbers.
 
         ``content`` is the whole file: numbers that lie in it as they are become a read-only view of
         it, perhaps an unaligned one.
         """
-        lies_at = self._check_size()
+        lies_at = self.check()
         with _explained(self.where):
             if lies_at is not None and content is not None and self._is_plain():
                 view: Array = np.ndarray(self.shape, self.dtype, content, lies_at)
@@ -236,8 +235,7 @@ class Dataset:
             return read
 
     def rows(self, first: int, stop: int) -> Array:
-        """Its numbers from ``first`` to ``stop`` along the first axis."""
-        self._check_size()
+        """Its numbers from ``first`` to ``stop`` along the first axis; ``check`` comes first."""
         with _explained(self.where):
             read: Array = self._handle[first:stop]
             return read
@@ -246,7 +244,7 @@ class Dataset:
         """Its numbers as integers, where there are few of them."""
         if not np.issubdtype(self.dtype, np.integer):
             raise HDF5Error("it holds no integers", self.where)
-        if self.nbytes > SMALL_BYTES:
+        if math.prod(self.shape) > MOST_NAMES:
             raise HDF5Error(f"it claims {math.prod(self.shape)} numbers", self.where)
         return [int(value) for value in self.array().reshape(-1)]
 
@@ -278,14 +276,16 @@ class Dataset:
             raise HDF5Error(f"it holds {len(found)} texts instead of one", self.where)
         return found[0]
 
+    def check(self) -> int | None:
+        """Raise unless it holds numbers, as many as it claims. Where in the file they lie, if they
+        lie there as they are."""
+        return self._check_size(int(self.dtype.itemsize))
+
     def _is_plain(self) -> bool:
         """Whether numpy reads the bytes of the file as HDF5 would."""
         return bool(h5py.h5t.py_create(self.dtype).equal(self._kind))
 
-    def _check_size(self, itemsize: int = 0) -> int | None:
-        """Raise where the file cannot hold what is claimed; where in the file the numbers lie, if
-        they lie there as they are."""
-        itemsize = itemsize or int(self.dtype.itemsize)
+    def _check_size(self, itemsize: int) -> int | None:
         size = math.prod(self.shape) * itemsize
         with _explained(self.where):
             stored = self._handle.id.get_storage_size()
@@ -319,12 +319,18 @@ def created(path: str | os.PathLike[str]) -> Iterator[h5py.File]:
     Raises:
         OutputError: the file cannot be written; nothing is left behind.
     """
-    with atomic_write(path) as file:
-        sink = _Sink(file.fileno())
-        with h5py.File(sink, "w", libver=VERSIONS) as root:
-            yield root
-        if sink.failure is not None:
-            raise sink.failure
+    with atomic_write(path) as file, _written(file.fileno(), "w") as root:
+        yield root
+
+
+@contextlib.contextmanager
+def _written(descriptor: int, mode: str) -> Iterator[h5py.File]:
+    """The file behind a descriptor, open for writing. Raises what writing raises, at its end."""
+    sink = _Sink(descriptor)
+    with h5py.File(sink, mode, libver=VERSIONS) as file:
+        yield file
+    if sink.failure is not None:
+        raise sink.failure
 
 
 class _Sink:
@@ -337,7 +343,7 @@ class _Sink:
         self.failure: BaseException | None = None
         self._descriptor = descriptor
         self._at = 0
-        self._size = 0
+        self._size = os.fstat(descriptor).st_size
 
     def seek(self, offset: int, whence: int = os.SEEK_SET) -> int:
         self._at = offset + (self._size if whence == os.SEEK_END else 0)
@@ -389,3 +395,65 @@ def put_text(group: h5py.Group, name: str, text: bytes) -> None:
     space = h5py.h5s.create(h5py.h5s.SCALAR)
     dataset = h5py.h5d.create(group.id, name.encode(), kind, space)
     dataset.write(space, space, np.array(text, f"S{len(text) + 1}"), kind)
+
+
+class RowWriter:
+    """Datasets of one file that grow row by row; between two calls of ``add`` the file is whole.
+
+    The first call makes the file, in place of an older one; later ones add to it, as long as nobody
+    else has written it in between.
+    """
+
+    def __init__(self, path: str) -> None:
+        self.path = path
+        #: Rows written so far.
+        self.rows = 0
+        self._made: tuple[int, int] | None = None
+
+    def add(self, batch: Mapping[str, Array]) -> None:
+        """Append arrays, all of the same number of rows, to the datasets of their names.
+
+        Raises:
+            OutputError: the file cannot be written, or is not as the last call left it.
+        """
+        if self._made is None:
+            with created(self.path) as root:
+                for name, values in batch.items():
+                    limits = (None, *values.shape[1:])
+                    root.create_dataset(name, data=values, maxshape=limits, chunks=True)
+            found = os.stat(self.path)
+            self._made = found.st_dev, found.st_ino
+        else:
+            self._append(batch)
+        self.rows += len(next(iter(batch.values())))
+
+    def _append(self, batch: Mapping[str, Array]) -> None:
+        changed = OutputError(
+            f"cannot add to {self.path}: someone else has written or moved it",
+            hint="do two layers, or two runs, write the same file?",
+        )
+        try:
+            with open(self.path, "r+b") as file:
+                found = os.fstat(file.fileno())
+                known = (found.st_dev, found.st_ino) == self._made and is_hdf5(file.read(8))
+                if not known:
+                    raise changed
+                with _written(file.fileno(), "r+") as root, _explained(""):
+                    for name, values in batch.items():
+                        dataset = root[name]
+                        if len(dataset) != self.rows:
+                            raise changed
+                        if dataset.shape[1:] != values.shape[1:]:
+                            raise OutputError(
+                                f'cannot add to {self.path}: rows of "{name}" were '
+                                f"{shape_text(dataset.shape[1:])}, and are "
+                                f"{shape_text(values.shape[1:])} now"
+                            )
+                        dataset.resize(self.rows + len(values), axis=0)
+                        dataset[self.rows :] = values
+        except FileNotFoundError:
+            raise changed from None
+        except HDF5Error as error:
+            raise changed from error
+        except OSError as error:
+            raise output_error(self.path, error) from error

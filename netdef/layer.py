@@ -140,6 +140,12 @@ class Layer:
         """
         raise NotImplementedError
 
+    def follow(self, other: Layer) -> None:
+        """Go on where ``other`` has got to: the same layer, in a net of another batch size.
+
+        Data layers do it by ``seek``; only layers that write have more to do here.
+        """
+
     def close(self) -> None:
         """Give back what is not memory: threads, files."""
 

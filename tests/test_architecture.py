@@ -29,7 +29,7 @@ ROOMS = {
     "jit": "",
     "blob": "",
     "files": "errors",
-    "hdf5": "files blob",
+    "hdf5": "files blob errors",
     "rng": "jit",
     "kernels": "jit blob",
     "fillers": "rng blob errors proto",

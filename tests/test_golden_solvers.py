@@ -150,25 +150,3 @@ def test_cases_that_wait_for_an_update_rule() -> None:
     if missing:
         waiting = len(CASES) - len(RUNNABLE)
         pytest.skip(f"{waiting} cases wait for update rules: {', '.join(missing)}")
-
-
-def test_sgd_rounds_where_caffe_rounds() -> None:
-    """Bit for bit: what its BLAS computes in one rounding, and what in two."""
-    random = np.random.default_rng(0)
-    w, dw, v = random.standard_normal((3, 10_000)).astype(np.float32)
-    rate, momentum, scale, l2 = (np.float32(x) for x in (0.0317, 0.9, 0.3, 0.0123))
-
-    def fused(a: Any, b: Any, c: Any) -> Any:
-        """a * b + c in one rounding: in float64 the product of two float32 is exact."""
-        return (np.float64(a) * b.astype(np.float64) + c.astype(np.float64)).astype(np.float32)
-
-    gradient = fused(l2, w, scale * dw)
-    velocity = fused(rate, gradient, momentum * v)
-    updated = w - velocity
-
-    solver = pb.SolverParameter(type="SGD", momentum=0.9)
-    decay = rule.Decay(scale, l2, np.float32(0))
-    rule.create(solver, np.float32).update(w, dw, [v], float(rate), decay, 0)
-    assert np.array_equal(v, velocity)
-    assert np.array_equal(dw, velocity)
-    assert np.array_equal(w, updated)
