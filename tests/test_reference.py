@@ -2,16 +2,19 @@
 
 from __future__ import annotations
 
+import os
 import re
 import shutil
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any
 
+import cv2
+import h5py
 import numpy as np
 import pytest
 
 from netdef import fillers, prototxt, reference, schedule
+from netdef.data import digits
 from netdef.layer import layer_types
 from netdef.net import Net
 from netdef.proto import netdef_pb2 as pb
@@ -94,9 +97,46 @@ def python_module() -> None:
     shutil.copy(Path(__file__).parent / "layers" / "user_layers.py", "pyloss.py")
 
 
+def lmdb() -> None:
+    digits.write(Path("examples/mnist"), train=100, test=20)
+    os.rename("examples/mnist/digits_train_lmdb", "examples/mnist/mnist_train_lmdb")
+
+
+def photographs() -> None:
+    """A list of two images, and windows in them: objects and background."""
+    folder = Path("examples/images")
+    folder.mkdir(parents=True)
+    pixels = np.random.default_rng(0).integers(0, 256, (2, 300, 260, 3), np.uint8)
+    for name, image in zip("ab", pixels, strict=True):
+        assert cv2.imwrite(str(folder / f"{name}.png"), image)
+    (folder / "train.txt").write_text("a.png 0\nb.png 1\n", encoding="utf-8")
+    windows = "2\n1 0.9 10 10 100 120\n1 0.1 50 60 200 200\n"
+    (folder / "windows.txt").write_text(
+        "".join(f"# {i}\n{name}.png\n3\n300\n260\n{windows}" for i, name in enumerate("ab")),
+        encoding="utf-8",
+    )
+
+
+def hdf5() -> None:
+    with h5py.File("train.h5", "w") as file:
+        file["data"] = np.zeros((100, 3), np.float32)
+        file["label"] = np.zeros(100, np.float32)
+    Path("train_h5_list.txt").write_text("train.h5\n", encoding="utf-8")
+
+
+def images_in_memory(net: Net) -> None:
+    net.set_input_arrays(np.zeros((32, 3, 32, 32), np.float32), np.zeros(32, np.float32))
+
+
 #: What the examples of some types need: their files, or arrays of the user's.
-PREPARE: dict[str, Callable[[], None]] = {"Python": python_module}
-FEED: dict[str, Callable[[Any], None]] = {}
+PREPARE: dict[str, Callable[[], None]] = {
+    "Data": lmdb,
+    "HDF5Data": hdf5,
+    "ImageData": photographs,
+    "Python": python_module,
+    "WindowData": photographs,
+}
+FEED: dict[str, Callable[[Net], None]] = {"MemoryData": images_in_memory}
 
 
 @TYPES
@@ -106,7 +146,8 @@ def test_an_example_runs(type_name: str, tmp_path: Path, monkeypatch: pytest.Mon
     assert example.message.type == type_name
     assert [line for line in example.text.splitlines() if len(line) > 100] == []
     PREPARE.get(type_name, lambda: None)()
-    net = Net.from_text(example.net(), pb.TRAIN, seed=1)
+    only = [rule.phase for rule in example.message.include if rule.HasField("phase")]
+    net = Net.from_text(example.net(), *only or [pb.TRAIN], seed=1)
     try:
         FEED.get(type_name, lambda net: None)(net)
         net.forward()
