@@ -107,6 +107,7 @@ MISTAKES = [
         "pad 3 cuts off 6",
         "3",
     ),
+    mistake("num_output: 4 kernel_size: 2 pad: 2", "nothing is left of spatial axis 0", "2"),
     mistake(
         "num_output: 4 kernel_size: 3 stride: 2 pad: 1 pad: 5",
         "nothing is left of spatial axis 1: the bottom 2x4x3x4 makes 2 * (4 - 1) + 3 = 9",

@@ -145,8 +145,10 @@ def test_each_level_draws_on_its_own() -> None:
         assert y.shape == (count, 5)
         for level in (y[:, 0], y[:, 1]):
             assert abs((level == 2).mean() - 2 / 3) < 5.2 * math.sqrt(2 / 9 / count)
-        both = ((y[:, 0] == 2) & (y[:, 1] == 2)).mean()
-        assert abs(both - 4 / 9) < 5.2 * math.sqrt(4 / 9 * 5 / 9 / count)
+        # Not by the same numbers in the same order, either.
+        for other in (y[:, 1], y[:, 1:].reshape(-1)[:count]):
+            both = ((y[:, 0] == 2) & (other == 2)).mean()
+            assert abs(both - 4 / 9) < 5.2 * math.sqrt(4 / 9 * 5 / 9 / count)
 
 
 @pytest.mark.parametrize("size", range(1, 40))
