@@ -34,8 +34,8 @@ class LSTM(Recurrent):
     first, unless ``expose_hidden`` brings the state: so sequences may be longer than a batch, in
     which row n goes on where row n of the batch before ended, and gradients end at the batch. Where
     each batch stands for itself, the first row of ``cont`` is 0. Train and test nets each have a
-    state of their own. Other values of N and ``net.layer_dict["lstm1"].reset()`` set it to zero;
-    snapshots do not hold it.
+    state of their own. Another N and ``net.layer_dict["lstm1"].reset()`` set it to zero. Snapshots
+    do not hold it: training that is resumed begins from zero.
 
     Fillers treat all gates alike. For cells that remember from the start, set the biases of f:
     ``net.params["lstm1"][1].data[D : 2 * D] = 1``. ``debug_info`` has no effect: there is no net

@@ -63,6 +63,9 @@ def test_what_came_before_a_beginning_does_not_count() -> None:
         expected = trial.run()
         trial.bottom[0].data.fill(np.nan)
         assert_same_bits(trial.run(), expected, "after NaN")
+        trial.top[0].diff.fill(np.nan)
+        trial.backward()
+        assert (trial.bottom[0].diff == 0).all()
 
 
 @pytest.mark.parametrize("dtype", [np.float32, np.float64])
