@@ -194,10 +194,10 @@ class Dataset:
                 raise HDF5Error("it is empty: it has not even a shape", where)
             self.shape: Shape = tuple(space.get_simple_extent_dims())
             self._kind = handle.id.get_type()
-            self._layout = handle.id.get_create_plist().get_layout()
-            outside = handle.id.get_create_plist().get_external_count()
-        if outside or self._layout == h5py.h5d.VIRTUAL:
-            raise HDF5Error("its numbers are in other files, which are not opened", where)
+            self._plan = handle.id.get_create_plist()
+            outside = self._plan.get_external_count() > 0
+            if outside or self._plan.get_layout() == h5py.h5d.VIRTUAL:
+                raise HDF5Error("its numbers are in other files, which are not opened", where)
         if len(self.shape) > MOST_AXES:
             raise HDF5Error(f"it has more than {MOST_AXES} axes", where)
 
@@ -277,8 +277,18 @@ class Dataset:
         return found[0]
 
     def check(self) -> int | None:
-        """Raise unless it holds numbers, as many as it claims. Where in the file they lie, if they
-        lie there as they are."""
+        """Raise unless it holds numbers, as many as it claims, that can be unpacked.
+
+        Returns where in the file they lie, if they lie there as they are.
+        """
+        with _explained(self.where):
+            for index in range(self._plan.get_nfilters()):
+                number, _, _, name = self._plan.get_filter(index)
+                if not h5py.h5z.filter_avail(number):
+                    called = name.decode("ascii", "replace")
+                    raise HDF5Error(
+                        f'it is packed by filter {number} "{called}", unknown here', self.where
+                    )
         return self._check_size(int(self.dtype.itemsize))
 
     def _is_plain(self) -> bool:

@@ -10,7 +10,9 @@ import subprocess
 import sys
 import time
 from pathlib import Path
+from typing import Any
 
+import h5py
 import numpy as np
 import pytest
 
@@ -25,8 +27,10 @@ from netdef.snapshot import (
     read_state,
     snapshot_names,
     write_model,
+    write_model_hdf5,
     write_snapshot,
     write_state,
+    write_state_hdf5,
 )
 from netdef.weights import read_weights
 
@@ -209,7 +213,7 @@ def test_a_caffemodel_is_recognised(golden: Path) -> None:
     [
         (b"", "is empty"),
         (b"iter: 5\n", "is text"),
-        (b"\x89HDF\r\n\x1a\n", "is an HDF5 file"),
+        (b"\x89HDF\r\n\x1a\n", "cannot be read"),
         (b"\x12\x01m", "holds no iteration"),
         (b"\x08" + b"\xff" * 9 + b"\x01" + b"\x12\x01m", "iteration is -1"),
         (b"\x08\x05\x12\x01m\x1a\x7f\x2a", "claims 127 bytes where 1 are left"),
@@ -235,6 +239,170 @@ def test_whatever_is_done_to_a_state_is_read_or_refused(golden: Path, tmp_path: 
         path.write_bytes(content)
         with contextlib.suppress(WeightsError):
             assert read_state(path).iteration >= 0
+
+
+# --- the HDF5 form --------------------------------------------------------------------------------
+
+
+def contents(path: Path) -> dict[str, Any]:
+    """Everything in an HDF5 file: for a dataset, how it is stored and what it holds."""
+    found: dict[str, Any] = {}
+
+    def visit(name: str, part: Any) -> None:
+        found[name] = None
+        if isinstance(part, h5py.Dataset):
+            kind = part.id.get_type()
+            layout = part.id.get_create_plist().get_layout()
+            found[name] = (part.shape, kind.encode(), layout, part[()].tolist())
+
+    with h5py.File(path) as file:
+        file.visititems(visit)
+    return found
+
+
+def test_an_hdf5_state_is_written_as_by_caffe(golden: Path, tmp_path: Path) -> None:
+    source = golden / "solvers" / "adam.solverstate.h5"
+    state = read_state(source)
+    assert (state.iteration, state.current_step) == (4, 0)
+    assert state.learned_net == "snap_iter_4.caffemodel.h5"
+    assert [values.shape for values in state.history] == [(4, 3, 3, 3), (4,), (5, 64), (5,)] * 2
+    assert (state.random_seed, state.forward_passes, state.cursors) == (None, None, [])
+    write_state_hdf5(tmp_path / "out", state)
+    assert contents(tmp_path / "out") == contents(source)
+
+
+def test_an_hdf5_model_is_written_as_by_caffe(golden: Path, tmp_path: Path) -> None:
+    source = golden / "solvers" / "adam.caffemodel.h5"
+    net, params = pb.NetParameter(), params_of(source)
+    for layer in read_weights(source):
+        net.layer.add(name=layer.name)
+    write_model_hdf5(tmp_path / "out", net, params)
+    assert contents(tmp_path / "out") == contents(source)
+
+
+@pytest.mark.parametrize("dtype", [np.float32, np.float64])
+def test_an_hdf5_model_with_gradients_and_shared_parameters(tmp_path: Path, dtype: type) -> None:
+    """As in Caffe, the second of two layers has the gradient, but not the values."""
+    weight, gradient = np.arange(6, dtype=dtype).reshape(2, 3), np.ones((2, 3), dtype)
+    net = pb.NetParameter()
+    for name in ("a", "in/b", "in/c"):
+        net.layer.add(name=name)
+    params = {0: [weight], 1: [weight.reshape(3, 2), weight[0]], 2: [np.empty(0), np.empty(0)]}
+    diffs = {0: [gradient], 1: [gradient.reshape(3, 2), gradient[0]], 2: params[2]}
+    path = tmp_path / "m.caffemodel.h5"
+    write_model_hdf5(path, net, params, diffs)
+    with h5py.File(path) as file:
+        names: list[str] = []
+        file.visit(names.append)
+    expected = ["data/a/0", "data/in/c/0", "data/in/c/1"]
+    expected += [f"diff/{name}" for name in ("a/0", "in/b/0", "in/b/1", "in/c/0", "in/c/1")]
+    assert [name for name in names if name[-1].isdecimal()] == expected
+    assert "data/in/b" in names
+    a, b, c = read_weights(path)
+    assert a.blobs[0].data.dtype == dtype
+    np.testing.assert_array_equal(a.blobs[0].data, np.arange(6))
+    np.testing.assert_array_equal(a.blobs[0].diff, np.ones(6))
+    assert (b.name, b.blobs, b.indices) == ("in/b", [], [])
+    assert [blob.shape for blob in c.blobs] == [(0,), (0,)]
+
+
+def test_an_hdf5_state_comes_back_as_it_was(tmp_path: Path) -> None:
+    state = State(
+        iteration=70_000,
+        learned_net=os.fsdecode(b"mod\xe8le.caffemodel.h5"),
+        history=[np.arange(6, dtype=np.float32).reshape(2, 3), np.ones(4), np.ones(())],
+        current_step=2,
+        random_seed=-1,
+        forward_passes=140_001,
+        cursors=[Cursor(0, "träin/a", 4_480_000), Cursor(1, "", 1 << 40)],
+    )
+    path = tmp_path / "m.solverstate.h5"
+    write_state_hdf5(path, state)
+    found = read_state(path)
+    for name in ("iteration", "learned_net", "current_step", "random_seed", "forward_passes"):
+        assert getattr(found, name) == getattr(state, name)
+    assert found.cursors == state.cursors
+    for a, b in zip(found.history, state.history, strict=True):
+        assert (a.dtype, a.shape) == (b.dtype, b.shape)
+        np.testing.assert_array_equal(a, b)
+
+
+@pytest.mark.parametrize(
+    ("datasets", "said"),
+    [
+        ({"data": None}, "is a .caffemodel, not a .solverstate"),
+        ({"x": [1]}, 'is an HDF5 file without "iter"'),
+        ({"iter": [-1]}, "cannot be read at /iter: it is -1"),
+        ({"iter": [1 << 40]}, "cannot be read at /iter: it is 1099511627776"),
+        ({"iter": [1, 2]}, "at /iter: it holds 2 numbers instead of one"),
+        ({"iter": [1.5]}, "at /iter: it holds no integers"),
+        ({"iter": None}, "at /iter: it is a group"),
+        ({"iter": [1], "learned_net": [1]}, "at /learned_net: it holds no text"),
+        ({"iter": [1], "current_step": [-3]}, "at /current_step: it is -3"),
+        ({"iter": [1], "history/1": [1.0]}, "at /history/0: there is no dataset of this name"),
+        ({"iter": [1], "history/0/0": [1.0]}, "at /history/0: there is no dataset of this name"),
+        ({"iter": [1], "history": [1.0]}, "at /history: it is a dataset, not a group"),
+        ({"iter": [1], "history/0": [b"a"]}, "at /history/0: it holds texts"),
+        ({"iter": [1], "cursors/0/net": [0]}, 'at /cursors/0: there is no dataset "layer"'),
+        ({"iter": [1], "cursors/0/net": [-1]}, "at /cursors/0/net: it is -1"),
+    ],
+)
+def test_an_hdf5_state_that_is_wrong(tmp_path: Path, datasets: Any, said: str) -> None:
+    path = tmp_path / "s.solverstate.h5"
+    with h5py.File(path, "w") as file:
+        for name, values in datasets.items():
+            file.create_group(name) if values is None else file.create_dataset(name, data=values)
+    with pytest.raises(WeightsError, match=said):
+        read_state(path)
+
+
+@pytest.mark.parametrize(
+    ("names", "said"),
+    [
+        (["fc", "fc"], 'HDF5 cannot hold two layers called "fc"'),
+        (["fc", ""], 'HDF5 cannot hold a layer called ""'),
+        (["fc", "a//b"], 'HDF5 cannot hold a layer called "a//b"'),
+        (["fc", "/a"], 'HDF5 cannot hold a layer called "/a"'),
+        (["fc", "a/."], 'HDF5 cannot hold a layer called "a/."'),
+        (["fc", "fc/0"], 'in HDF5 layer "fc/0" would stand where layer "fc" has a blob'),
+        (["fc", "fc/0/x"], 'in HDF5 layer "fc/0/x" would stand where layer "fc" has a blob'),
+        (["fc", "fc/1", "fc/x", "x/fc/0", ".a"], ""),
+    ],
+)
+def test_names_that_hdf5_cannot_hold(tmp_path: Path, names: list[str], said: str) -> None:
+    net = pb.NetParameter()
+    for name in names:
+        net.layer.add(name=name)
+    params = {0: [np.ones(2, np.float32)]}
+    path = tmp_path / "m.h5"
+    if said:
+        with pytest.raises(OutputError) as caught:
+            write_model_hdf5(path, net, params)
+        assert caught.value.diagnostics[0].message == f"cannot write {path}: {said}"
+        assert os.listdir(tmp_path) == []
+    else:
+        write_model_hdf5(path, net, params)
+        assert {layer.name for layer in read_weights(path)} == set(names)
+
+
+def test_a_snapshot_in_hdf5(tmp_path: Path) -> None:
+    told: list[tuple[str, str]] = []
+    model, state = write_snapshot(
+        f"{tmp_path}/m",
+        small_net(),
+        {1: [np.ones(3, np.float32)]},
+        State(7),
+        before=lambda *of: told.append(of),
+        as_hdf5=True,
+    )
+    assert (model, state) == snapshot_names(f"{tmp_path}/m", 7, as_hdf5=True)
+    assert (model, state) == (
+        f"{tmp_path}/m_iter_7.caffemodel.h5",
+        f"{tmp_path}/m_iter_7.solverstate.h5",
+    )
+    assert told == [(model, "model"), (state, "state")]
+    assert find_learned_net(read_state(state), state) == model
+    assert [layer.name for layer in read_weights(model)] == ["data", "fc"]
 
 
 # --- names and places -----------------------------------------------------------------------------

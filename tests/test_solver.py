@@ -770,9 +770,14 @@ def test_a_solver_that_is_no_solver() -> None:
         Solver("nowhere")
 
 
-def test_snapshots_in_hdf5_are_refused_before_anything_else(make: Made) -> None:
+def test_a_name_that_hdf5_cannot_hold_is_refused_before_training(make: Made) -> None:
+    net = Path("net.prototxt").read_text(encoding="utf-8")
+    Path("net.prototxt").write_text(net.replace('name: "ip"', 'name: "a//ip"'), encoding="utf-8")
     found = refused(make, "snapshot_format: HDF5")
+    assert found.message == 'HDF5 cannot hold a layer called "a//ip"'
+    assert found.hint == "rename the layer, or say BINARYPROTO"
     assert line_of(found) == "HDF5"
+    make("snapshot_format: BINARYPROTO").solve()
 
 
 def test_a_mistake_in_an_inline_net_is_found_in_the_solver(make: Made) -> None:
@@ -1026,18 +1031,30 @@ def results(make: Made) -> list[Any]:
     return found
 
 
-@pytest.mark.parametrize("iter_size", [1, 2])
-def test_a_run_cut_anywhere_is_the_uncut_run(make: Made, database: Path, iter_size: int) -> None:
+@pytest.mark.parametrize(
+    ("type", "iter_size", "form", "told"),
+    [
+        ("SGD", 1, "BINARYPROTO", "binary proto"),
+        ("SGD", 2, "BINARYPROTO", "binary proto"),
+        ("Adam", 1, "BINARYPROTO", "binary proto"),
+        ("Adam", 1, "HDF5", "HDF5"),
+    ],
+)
+def test_a_run_cut_anywhere_is_the_uncut_run(
+    make: Made, database: Path, type: str, iter_size: int, form: str, told: str
+) -> None:
     """Data longer than an epoch, tests that do not end with one, random crops and dropout."""
     Path("net.prototxt").write_text(random_pixels(database))
     text = (
         "max_iter: 12\ndisplay: 1\nmomentum: 0.9\nweight_decay: 0.01\ntest_iter: 2\n"
         f"test_interval: 4\niter_size: {iter_size}\nlr_policy: 'multistep'\ngamma: 0.5\n"
-        "stepvalue: 3\nstepvalue: 7\nsnapshot: 5"
+        f"stepvalue: 3\nstepvalue: 7\nsnapshot: 5\ntype: '{type}'\nsnapshot_format: {form}"
     )
+    suffix = ".h5" if form == "HDF5" else ""
     uncut = make(text, leave_out=["random_seed"])
     uncut.solve()
     expected = results(make)
+    assert {event.format for event in make.of(events.SnapshotWriting)} == {told}
     assert any(event.layer == "data" for event in make.of(events.DataWrapped))
     final = [blob.data.tobytes() for blobs in uncut.net.params.values() for blob in blobs]
     models = {name: Path(name).read_bytes() for name in files()}
@@ -1046,7 +1063,7 @@ def test_a_run_cut_anywhere_is_the_uncut_run(make: Made, database: Path, iter_si
         make.told.clear()
         resumed = make(text, leave_out=["random_seed"], resuming=True)
         assert resumed.seed != uncut.seed
-        resumed.solve(f"snap_iter_{cut}.solverstate")
+        resumed.solve(f"snap_iter_{cut}.solverstate{suffix}")
         assert resumed.seed == uncut.seed
         # From the loss of iteration ``cut`` on, with the test that comes before it if there is one.
         start = next(i for i, entry in enumerate(expected) if entry[0] == cut)

@@ -5,7 +5,9 @@ from __future__ import annotations
 import os
 import struct
 from pathlib import Path
+from typing import Any
 
+import h5py
 import numpy as np
 import pytest
 
@@ -292,6 +294,160 @@ def test_whatever_is_done_to_a_file_is_read_or_refused(golden: Path, tmp_path: P
     assert 100 < refused < 300
 
 
+# --- the HDF5 form --------------------------------------------------------------------------------
+
+
+def hdf5_model(path: Path, **datasets: Any) -> Path:
+    """A file with a dataset for each path, whose slashes are written as two underscores."""
+    with h5py.File(path, "w") as file:
+        for name, values in datasets.items():
+            place = name.replace("__", "/")
+            if values is None:
+                file.require_group(place)
+            else:
+                file[place] = values
+    return path
+
+
+def test_an_hdf5_model_of_caffe(golden: Path) -> None:
+    layers = read_weights(golden / "solvers" / "adam.caffemodel.h5")
+    assert [layer.name for layer in layers] == ["cv", "ip", "lab", "loss", "rl", "x"]
+    assert [len(layer.blobs) for layer in layers] == [2, 2, 0, 0, 0, 0]
+    assert {layer.type for layer in layers} == {""}
+    with np.load(golden / "solvers" / "adam.npz") as reference:
+        step = int(reference["snapshot_iter"])
+        for found in layers:
+            for index, blob in enumerate(found.blobs):
+                wanted = reference[f"iter{step}/{found.name}/{index}"]
+                assert blob.shape == wanted.shape
+                np.testing.assert_array_equal(blob.data.reshape(blob.shape), wanted)
+                assert not blob.data.flags.owndata
+
+
+def test_an_hdf5_model_in_the_wild(shared: Path) -> None:
+    folder = shared / "reference" / "models" / "cifar10_quick_h5"
+    found = {layer.name: layer for layer in read_weights(folder / "weights.caffemodel.h5")}
+    assert [blob.shape for blob in found["conv2"].blobs] == [(32, 32, 5, 5), (32,)]
+    assert len(found) == 13
+
+
+def test_an_hdf5_model_is_known_by_how_it_begins(golden: Path, tmp_path: Path) -> None:
+    copy = tmp_path / "m.caffemodel"
+    copy.write_bytes((golden / "solvers" / "adam.caffemodel.h5").read_bytes())
+    assert len(read_weights(copy)) == 6
+    renamed = tmp_path / "m.h5"
+    renamed.write_bytes((golden / "solvers" / "adagrad.caffemodel").read_bytes())
+    assert len(read_weights(renamed)) == 6
+
+
+def test_names_with_slashes_are_groups_in_groups(tmp_path: Path) -> None:
+    path = hdf5_model(
+        tmp_path / "m.h5",
+        data__a__0=VALUES,
+        data__a__b__0=VALUES[:2],
+        data__a__b__1=VALUES[:1],
+        data__c__d=None,
+        diff__a__b__0=VALUES[4:],
+    )
+    a, ab, cd = read_weights(path)
+    assert [layer.name for layer in (a, ab, cd)] == ["a", "a/b", "c/d"]
+    assert [weight.shape for weight in ab.blobs] == [(2,), (1,)]
+    np.testing.assert_array_equal(ab.blobs[0].diff, VALUES[4:])
+    assert ab.blobs[1].diff is None
+    assert a.blobs[0].diff is None
+    assert cd.blobs == []
+
+
+def test_blobs_are_in_the_order_of_their_numbers(tmp_path: Path) -> None:
+    path = hdf5_model(tmp_path / "m.h5", **{f"data__x__{i}": VALUES[:1] + i for i in range(12)})
+    (layer,) = read_weights(path)
+    assert [float(blob.data[0]) for blob in layer.blobs] == [1.5 + i for i in range(12)]
+
+
+def test_what_a_shared_parameter_leaves_out(tmp_path: Path) -> None:
+    """Caffe writes it with the first of its layers only."""
+    path = hdf5_model(
+        tmp_path / "m.h5", data__a__0=VALUES, data__a__1=VALUES[:2], data__b__1=VALUES[2:4]
+    )
+    layers = read_weights(path)
+    assert [layer.indices for layer in layers] == [[0, 1], [1]]
+    weight, one, two = np.zeros((2, 3)), np.zeros(2), np.zeros(2)
+    report = copy_weights(
+        layers, {"a": [weight.reshape(6), one], "b": [weight.reshape(6), two]}, path="m"
+    )
+    assert report.copied == ("a", "b")
+    np.testing.assert_array_equal(weight.reshape(6), VALUES)
+    assert (one.tolist(), two.tolist()) == (VALUES[:2].tolist(), VALUES[2:4].tolist())
+    for targets in (
+        {"a": [np.zeros(6), one], "b": [np.zeros(6), two]},  # not shared
+        {"a": [weight.reshape(6), one], "b": [weight.reshape(6)]},  # has no blob 1
+    ):
+        with pytest.raises(WeightsError, match=r'layer "b" has \d blobs in the net but 1 in'):
+            copy_weights(layers, targets, path="m")
+
+
+@pytest.mark.parametrize(
+    ("datasets", "said"),
+    [
+        ({"data__fc__weight": VALUES}, "at /data/fc/weight: the blobs of a layer are called 0, 1"),
+        ({"data__fc__01": VALUES}, "at /data/fc/01: the blobs of a layer are called 0, 1"),
+        ({"data__fc__9999999": VALUES}, "the blobs of a layer are called 0, 1"),
+        ({"data__fc__0": b"text"}, "at /data/fc/0: it holds texts, not numbers"),
+        ({"data__fc__0": h5py.SoftLink("/x")}, "at /data/fc/0: it is a link"),
+        ({"data__fc": h5py.ExternalLink("/etc/passwd", "/")}, "at /data/fc: it is a link"),
+        ({"data": VALUES}, "at /data: it is a dataset, not a group"),
+        ({"data__fc__0": VALUES, "diff__fc__0": VALUES[:2]}, "2 gradients for 6 numbers"),
+        ({"data__fc__0": VALUES, "diff__fc__0__x": None}, "at /diff/fc/0: it is a group"),
+    ],
+)
+def test_an_hdf5_model_that_is_wrong(tmp_path: Path, datasets: Any, said: str) -> None:
+    path = hdf5_model(tmp_path / "m.h5", **datasets)
+    with pytest.raises(WeightsError, match=said) as caught:
+        read_weights(path)
+    (found,) = caught.value.diagnostics
+    assert found.code == "E403"
+    assert found.message.startswith(f"{path} cannot be read at /")
+
+
+def test_groups_that_run_in_a_circle(tmp_path: Path) -> None:
+    path = hdf5_model(tmp_path / "m.h5", data__a__0=VALUES)
+    with h5py.File(path, "r+") as file:
+        file["data/a/again"] = file["data"]
+    with pytest.raises(WeightsError, match="at /data/a/again: it is the group of another layer"):
+        read_weights(path)
+
+
+def test_groups_nested_without_end(tmp_path: Path) -> None:
+    path = hdf5_model(tmp_path / "m.h5", **{"data" + "__g" * 1500: None})
+    (layer,) = read_weights(path)
+    assert layer.name == "/".join("g" * 1500)
+
+
+@pytest.mark.parametrize(
+    ("datasets", "said", "hint"),
+    [
+        ({"data": None}, "holds no layers", ""),
+        ({"model_weights": None}, 'is an HDF5 file without a group "data"', ""),
+        ({"iter": [5], "history": None}, "is a .solverstate, not a .caffemodel", "--snapshot"),
+    ],
+)
+def test_an_hdf5_file_of_another_kind(tmp_path: Path, datasets: Any, said: str, hint: str) -> None:
+    with pytest.raises(WeightsError, match=said) as caught:
+        read_weights(hdf5_model(tmp_path / "m.h5", **datasets))
+    assert caught.value.diagnostics[0].code == "E402"
+    assert hint in caught.value.diagnostics[0].hint
+
+
+def test_an_hdf5_model_that_is_cut_short(golden: Path, tmp_path: Path) -> None:
+    whole = (golden / "solvers" / "adam.caffemodel.h5").read_bytes()
+    for size in (8, 100, len(whole) // 2, len(whole) - 1):
+        with pytest.raises(WeightsError, match=r"m\.caffemodel cannot be read: "):
+            read(tmp_path, whole[:size])
+    with pytest.raises(WeightsError) as caught:
+        read(tmp_path, whole[:-1])
+    assert "cut short" in caught.value.diagnostics[0].hint
+
+
 # --- files that are something else ----------------------------------------------------------------
 
 
@@ -302,7 +458,6 @@ def test_whatever_is_done_to_a_file_is_read_or_refused(golden: Path, tmp_path: P
         (b'name: "LeNet"\nlayer { name: "x" }\n', "is text", "prototxt"),
         (b"<!DOCTYPE html>\n<html><head>", "is a web page", "download"),
         (b"version https://git-lfs.github.com/spec/v1\noid sha", "Git LFS pointer", "git lfs pull"),
-        (b"\x89HDF\r\n\x1a\n" + bytes(100), "is an HDF5 file", "BINARYPROTO"),
         (b"PK\x03\x04" + bytes(50), "is a zip archive", "unpack"),
         (b"\x1f\x8b\x08" + bytes(50), "is compressed with gzip", "unpack"),
         (record(1, b"net"), "holds no layers", ""),
