@@ -545,6 +545,35 @@ def test_shapes_that_really_disagree_are_an_error() -> None:
 
 
 @pytest.mark.usefixtures("growing")
+@pytest.mark.parametrize("second_grows", [True, False])
+def test_what_stands_behind_the_second_follows_the_first(second_grows: bool) -> None:
+    softmax = 'layer { name: "q" type: "Softmax" bottom: "r" top: "q" }\n'
+    # One has tops that grow as well, the other a single value.
+    readers = ip("s", "r") + loss("r", "q")
+    text = GROWING_PAIR.replace(loss("r", "h"), readers)
+    made = program(text.replace('layer { name: "h"', softmax + 'layer { name: "h"'))
+    second: Any = next(step.layer for step in made.steps if step.layer.name == "h")
+    for rows in (3, 4, 5):
+        second.rows -= not second_grows
+        assert made.forward() == pytest.approx(3 / 2 * (rows - 1 / 3) ** 2)
+        assert made.blobs["s"].shape == (rows, 5)
+        expected = rows * made.params["s"][0].data.sum(axis=1) + made.params["s"][1].data
+        found = made.blobs["s"].data
+        np.testing.assert_allclose(found, np.tile(expected, (rows, 1)), rtol=1e-5)
+
+
+def test_a_reshape_sets_up_only_what_it_changed() -> None:
+    made = program(input_of("x", "b") + ip("a", "x") + ip("c", "b"))
+    seen: list[str] = []
+    for step in made.steps:
+        step.layer.setup = lambda *blobs, name=step.layer.name: seen.append(name)  # type: ignore
+    for rows in (7, 8, 8):
+        made.reshape({"x": (rows, 5)})
+    # The layer that brings both inputs is told of one.
+    assert seen == ["in", "a", "in", "a"]
+
+
+@pytest.mark.usefixtures("growing")
 def test_a_pass_that_ends_between_two_layers_whose_shapes_change() -> None:
     made = program(GROWING_PAIR.replace(loss("r", "h"), ip("s", "r")))
     made.forward()

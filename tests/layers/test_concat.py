@@ -47,7 +47,8 @@ MISTAKES = [
         '"x2"',
     ),
     mistake("axis: 0", [X, (2, 3, 4)], "cannot join 2x3x4 to 2x3x4x5 along axis 0", '"x1"'),
-    # One shape is the beginning of the other: whatever axis is left out, they differ.
+    # Without the axis they agree, but the second has no such axis.
+    mistake("", [(2, 3), (2,)], "cannot join 2 to 2x3 along axis 1", '"x1"'),
     mistake("axis: -1", [(2, 3), (2, 3, 1)], "cannot join 2x3x1 to 2x3 along axis 1", '"x1"'),
     mistake("axis: 4", [X, X], "axis is 4, but the bottom is 2x3x4x5 (4 axes)", "4"),
     mistake("axis: -5", [X, X], "axis is -5, but the bottom is 2x3x4x5", "-5"),
