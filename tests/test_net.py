@@ -17,6 +17,7 @@ from netdef.errors import NetError, PrototxtError, WeightsError
 from netdef.net import Net, set_random_seed
 from netdef.proto import netdef_pb2 as pb
 from netdef.solver import Solver, get_solver
+from netdef.weights import read_weights
 
 TEXT = """
 name: "small"
@@ -462,6 +463,62 @@ def test_a_model_of_caffe_is_saved_as_caffe_saved_it(golden: Path, tmp_path: Pat
                 assert np.array_equal(blob.data, expected)
     net.save(tmp_path / "saved.caffemodel")
     assert (tmp_path / "saved.caffemodel").read_bytes() == model.read_bytes()
+
+
+def test_save_and_load_hdf5(train: Net, tmp_path: Path) -> None:
+    path = tmp_path / "a.caffemodel.h5"
+    train.save_hdf5(path)
+    for load in ("load_hdf5", "copy_from"):
+        other = Net.from_text(TEXT, netdef.TRAIN, seed=2)
+        getattr(other, load)(path)
+        for name, blobs in train.params.items():
+            for mine, theirs in zip(blobs, other.params[name], strict=True):
+                assert np.array_equal(mine.data, theirs.data)
+    assert [layer.name for layer in read_weights(path)] == ["in", "ip1", "ip2", "loss", "relu"]
+    assert read_weights(path)[1].blobs[0].diff is None
+    train.forward(x=X, y=Y)
+    train.backward()
+    train.save_hdf5(path, diff=True)
+    found = read_weights(path)[1].blobs[0]
+    assert np.array_equal(found.diff, train.params["ip1"][0].diff.ravel())
+
+
+SIAMESE = """
+layer { name: "x" type: "Input" top: "x" input_param { shape { dim: 2 dim: 3 } } }
+layer {
+  name: "b" type: "InnerProduct" bottom: "x" top: "one" param { name: "w" }
+  inner_product_param { num_output: 4 weight_filler { type: "xavier" } bias_filler { value: 1 } }
+}
+layer {
+  name: "a" type: "InnerProduct" bottom: "x" top: "two" param { name: "w" }
+  inner_product_param { num_output: 4 bias_filler { value: 2 } }
+}
+"""
+
+
+def test_shared_parameters_in_hdf5(tmp_path: Path) -> None:
+    """The first layer of the net has them, which need not be the first of the file."""
+    path = tmp_path / "a.caffemodel.h5"
+    first = Net.from_text(SIAMESE, netdef.TRAIN, seed=1)
+    first.save_hdf5(path)
+    a, b, _ = read_weights(path)[:3]
+    assert (a.name, a.indices, b.name, b.indices) == ("a", [1], "b", [0, 1])
+    second = Net.from_text(SIAMESE, netdef.TRAIN, seed=2)
+    second.copy_from(path)
+    for name in ("a", "b"):
+        for mine, theirs in zip(first.params[name], second.params[name], strict=True):
+            assert np.array_equal(mine.data, theirs.data)
+    alone = Net.from_text(SIAMESE.replace('param { name: "w" }', ""), netdef.TRAIN)
+    with pytest.raises(WeightsError, match='layer "a" has 2 blobs in the net but 1 in the file'):
+        alone.copy_from(path)
+
+
+def test_a_published_hdf5_model(shared: Path) -> None:
+    folder = shared / "reference" / "models" / "cifar10_quick_h5"
+    net = Net(folder / "deploy.prototxt", folder / "weights.caffemodel.h5", netdef.TEST)
+    with np.load(folder / "reference_caffe.npz") as reference:
+        found = net.forward(data=reference["in/data"])
+        np.testing.assert_allclose(found["prob"], reference["out/prob"], rtol=1e-4, atol=1e-6)
 
 
 def test_copy_from_goes_by_name_and_tells(train: Net, tmp_path: Path) -> None:

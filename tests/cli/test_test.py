@@ -8,6 +8,7 @@ import signal
 from pathlib import Path
 from typing import Any
 
+import h5py
 import numpy as np
 import pytest
 
@@ -57,6 +58,61 @@ def test_some_batches(trained: Any) -> None:
     whole = trained.succeed("test", "-model", "net.prototxt", "-weights", "snap_iter_40.caffemodel")
     np.testing.assert_allclose(score(140), scores(whole), rtol=2e-6)
     assert score(1) != score(3)
+
+
+def test_snapshots_in_hdf5(cli: Any) -> None:
+    cli.solver(snapshot_format="HDF5", type='"Adam"', base_lr=0.001)
+    log = cli.succeed("train", "solver.prototxt", log="caffe")
+    assert "Snapshotting to HDF5 file snap_iter_40.caffemodel.h5" in log
+    assert "Snapshotting solver state to HDF5 file snap_iter_40.solverstate.h5" in log
+    by_state, by_weights = (
+        scores(cli.succeed("test", *arguments))
+        for arguments in (
+            ("solver.prototxt", "--snapshot", "snap_iter_40.solverstate.h5"),
+            ("--model", "net.prototxt", "--weights", "snap_iter_40.caffemodel.h5"),
+        )
+    )
+    assert by_state == by_weights
+    tuned = cli.succeed(
+        "train", "solver.prototxt", "--weights", "snap_iter_40.caffemodel.h5", log="caffe"
+    )
+    assert "Finetuning from snap_iter_40.caffemodel.h5" in tuned
+
+
+FEATURES = """
+layer { name: "rows" type: "HDF5Output" bottom: "ip2" bottom: "label" include { phase: TEST }
+  hdf5_output_param { file_name: "features.h5" } }
+"""
+
+
+def test_features_of_the_whole_set(trained: Any, net: str) -> None:
+    """The last batch is smaller, and of a net of its own; its rows go to the same file."""
+    trained.write("net.prototxt", net + FEATURES)
+    trained.succeed("test", "--model", "net.prototxt", "--weights", "snap_iter_40.caffemodel")
+    with h5py.File("features.h5") as file:
+        assert file["data"].shape == (70, 10, 1, 1)
+        assert file["label"].shape == (70, 1, 1, 1)
+
+
+def test_the_rows_of_a_file_as_a_test_set(cli: Any) -> None:
+    """70 rows in two files, in batches of 32."""
+    random = np.random.default_rng(0)
+    for name, count in (("a.h5", 50), ("b.h5", 20)):
+        with h5py.File(name, "w") as file:
+            file["data"] = random.standard_normal((count, 5))
+            file["label"] = np.arange(count) % 10
+    cli.write("list.txt", "a.h5\nb.h5\n")
+    text = """
+    layer { name: "d" type: "HDF5Data" top: "data" top: "label"
+      hdf5_data_param { source: "list.txt" batch_size: 32 } }
+    layer { name: "ip" type: "InnerProduct" bottom: "data" top: "ip"
+      inner_product_param { num_output: 10 } }
+    layer { name: "loss" type: "SoftmaxWithLoss" bottom: "ip" bottom: "label" top: "loss" }
+    """
+    cli.write("rows.prototxt", text)
+    Net.from_text(text, TEST).save("w.caffemodel")
+    output = cli.succeed("test", "--model", "rows.prototxt", "--weights", "w.caffemodel")
+    assert float(output.split("=")[1]) == pytest.approx(np.log(10), rel=1e-5)
 
 
 def test_a_snapshot_brings_its_net_and_weights(trained: Any) -> None:

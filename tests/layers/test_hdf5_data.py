@@ -19,6 +19,7 @@ from netdef.errors import DataError, Location, NetdefError, NetError
 from netdef.events import DataWrapped, Event
 from netdef.layers.hdf5_data import HDF5Data
 from netdef.proto import netdef_pb2 as pb
+from netdef.solver import Solver
 from netdef.testing import Case, Mistake
 
 KEY = np.uint64(77)
@@ -291,6 +292,27 @@ def test_a_closed_layer_goes_on_where_it_was(make: Make) -> None:
     layer.close()
     layer.close()
     assert rows(layer, 1) == [2, 3]
+
+
+def test_a_resumed_run_reads_what_the_uncut_run_reads(many: str) -> None:
+    Path("net.prototxt").write_text(
+        f'layer {{ name: "d" {layer_text("xy", "batch_size: 5 shuffle: true", many)} }} '
+        'layer { name: "ip" type: "InnerProduct" bottom: "x" top: "ip" '
+        "inner_product_param { num_output: 1 } } "
+        'layer { name: "loss" type: "EuclideanLoss" bottom: "ip" bottom: "y" top: "loss" }'
+    )
+    Path("solver.prototxt").write_text(
+        'net: "net.prototxt" base_lr: 0.001 lr_policy: "fixed" max_iter: 9 snapshot: 4 '
+        'snapshot_format: HDF5 snapshot_prefix: "s"'
+    )
+    uncut, resumed = Solver("solver.prototxt"), Solver("solver.prototxt")
+    uncut.solve()
+    resumed.solve("s_iter_4.solverstate.h5")
+    for mine, theirs in zip(uncut.net.params["ip"], resumed.net.params["ip"], strict=True):
+        np.testing.assert_array_equal(mine.data, theirs.data)
+    assert resumed.net.layers[0].records == 45
+    for solver in (uncut, resumed):
+        solver.close()
 
 
 # --- what can be wrong ----------------------------------------------------------------------------

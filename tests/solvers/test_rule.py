@@ -81,6 +81,18 @@ def test_a_class_for_pycaffe_scripts(
     assert netdef.get_solver("solver.prototxt")._rule.type == name
 
 
+@RULES
+def test_a_recipe_for_every_rule(name: str) -> None:
+    recipes = [
+        prototxt.read(path, pb.SolverParameter)
+        for path in (Path(__file__).parents[2] / "solvers").glob("*.prototxt")
+    ]
+    mine = [document for document in recipes if document.message.type == name]
+    assert mine
+    for document in mine:
+        rule.create(document.message, np.float32, document.positions)
+
+
 def test_a_rule_of_another_file_cannot_take_a_name() -> None:
     class Other(rule.Rule):
         pass
