@@ -61,6 +61,15 @@ def test_bits_are_the_words_in_order() -> None:
     assert single == words(KEY, FIRST, 10).tolist()
 
 
+def test_below_is_a_fraction_of_64_bits() -> None:
+    key, iteration = np.uint64(3), np.uint64(5)
+    for block in range(50):
+        high, low, _, _ = rng.philox(key, iteration, np.uint64(block))
+        for count in (1, 2, 7, 1000, 2**31 - 1, 2**32):
+            drawn = rng.below(key, iteration, np.uint64(block), np.uint64(count))
+            assert drawn == ((int(high) << 32 | int(low)) * count) >> 64
+
+
 @pytest.mark.parametrize("size", [0, 1, 2, 3, 4, 5, 11])
 @pytest.mark.parametrize("iteration", [0, 1, 2**32, 2**64 - 1])
 def test_uniform_is_a_word_over_two_to_the_32(size: int, iteration: int) -> None:

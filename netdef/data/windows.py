@@ -199,7 +199,7 @@ class Cropper:
         # Rounding may make the parts larger than the whole.
         across = min(_round(real(right - left + 1) * scale_x), size - x)
         down = min(_round(real(bottom - top + 1) * scale_y), size - y)
-        if right < left or bottom < top or across < 1 or down < 1:
+        if across < 1 or down < 1:
             raise RecordError(f"lies outside its image, which is {height} x {width}")
         return Placement(left, top, right, bottom, across, down, x, y)
 

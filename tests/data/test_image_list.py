@@ -112,6 +112,18 @@ def test_images_that_cannot_be_read(tmp_path: Path, listed: bytes, reason: str) 
     assert ("ends with a space" in caught.value.hint) == listed.endswith(b" ")
 
 
+def test_the_root_is_not_doubted_where_there_is_something(tmp_path: Path) -> None:
+    (tmp_path / "root").mkdir()
+    (tmp_path / "root" / "image").touch()
+    (tmp_path / "rootimage").mkdir()
+    path = tmp_path / "list.txt"
+    path.write_text("image 1\n")
+    images = ImageList(pb.ImageDataParameter(source=str(path), root_folder=f"{tmp_path}/root"))
+    with pytest.raises(RecordError, match="it is no regular file") as caught:
+        images.first()
+    assert (caught.value.field, caught.value.hint) == (("source",), "")
+
+
 @pytest.mark.parametrize("content", [b"", b"\0" * 99, b"\x89PNG\r\n\x1a\n" + b"\0" * 99])
 def test_images_that_cannot_be_decoded(tmp_path: Path, content: bytes) -> None:
     (tmp_path / "image.png").write_bytes(content)

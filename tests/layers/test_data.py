@@ -17,6 +17,8 @@ import pytest
 from google.protobuf import text_format
 
 from netdef.blob import Blob
+from netdef.data.datum import DatumImages
+from netdef.data.images import ImageSource
 from netdef.errors import DataError, Location, NetdefError, NetError
 from netdef.events import DataWrapped, Event, Warned
 from netdef.layers.data import Data
@@ -528,3 +530,19 @@ def test_a_file_cut_short_while_copying(golden: Path, tmp_path: Path, make: Laye
     (folder / "data.mdb").write_bytes(whole[: len(whole) // 2])
     with pytest.raises(DataError, match="is cut short"):
         make(folder).shapes()
+
+
+def test_close_lets_go_of_the_database(
+    database: Path, make: Layers, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    closed: list[ImageSource] = []
+    monkeypatch.setattr(DatumImages, "close", lambda images: closed.append(images))
+    layer = make(database)
+    layer.shapes()
+    assert layer.size == 10
+    assert len(closed) == 1
+    deliver(layer)
+    assert len(closed) == 1
+    layer.close()
+    layer.close()
+    assert len(closed) == 2

@@ -23,7 +23,7 @@ def case(batch_size: int, image: str, data: np.ndarray, labels: np.ndarray) -> C
     return Case(
         f'type: "MemoryData" memory_data_param {{ batch_size: {batch_size} {image} }}',
         [],
-        lambda: (data[:batch_size], labels[:batch_size]),
+        lambda: (data[:batch_size], labels.reshape(-1)[:batch_size]),
         prepare=lambda layer: layer.set_arrays(data, labels),
     )
 
@@ -84,7 +84,9 @@ def test_setting_arrays_starts_from_the_first() -> None:
     assert [deliver(net) for _ in range(3)] == [[0, 1], [2, 3], [0, 1]]
 
 
-@pytest.mark.parametrize(("records", "expected"), [(0, 0), (4, 4), (10, 4), (1_000_000_000, 4)])
+@pytest.mark.parametrize(
+    ("records", "expected"), [(0, 0), (3, 2), (4, 4), (10, 4), (1_000_000_000, 4)]
+)
 def test_seek_continues(records: int, expected: int) -> None:
     net = make()
     net.set_input_arrays(IMAGES, LABELS)
