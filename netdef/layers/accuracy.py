@@ -9,7 +9,9 @@ import numpy as np
 from netdef.blob import Blob, Shape
 from netdef.jit import kernel, prange
 from netdef.layer import Layer, register
-from netdef.layers.common import around, axis_of, check_labels, read_labels, scratch
+from netdef.layers.common.arrays import scratch
+from netdef.layers.common.axes import around, axis_of
+from netdef.layers.common.labels import check_labels, read_labels
 
 
 @register("Accuracy", config="accuracy_param")

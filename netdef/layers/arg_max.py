@@ -10,7 +10,8 @@ import numpy as np
 from netdef.blob import Blob, Shape, shape_text
 from netdef.jit import inline, kernel, prange
 from netdef.layer import Layer, register
-from netdef.layers.common import around, axis_of, scratch
+from netdef.layers.common.arrays import scratch
+from netdef.layers.common.axes import around, axis_of
 
 
 @register("ArgMax", config="argmax_param")

@@ -12,7 +12,7 @@ from netdef.blob import Blob, Shape, shape_text
 from netdef.jit import serial
 from netdef.kernels.channels import moments, scale, standardize, standardize_backward
 from netdef.layer import Layer, Param, register
-from netdef.layers.common import Kept, scratch
+from netdef.layers.common.arrays import Kept, scratch
 from netdef.proto import netdef_pb2 as pb
 
 

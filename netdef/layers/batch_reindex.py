@@ -8,7 +8,7 @@ from netdef.blob import Blob, Shape, shape_text
 from netdef.errors import DataError
 from netdef.kernels.parts import add_rows, take_rows
 from netdef.layer import Layer, register
-from netdef.layers.common import as_rows, scratch
+from netdef.layers.common.arrays import as_rows, scratch
 
 
 @register("BatchReindex")

@@ -9,7 +9,7 @@ import numpy as np
 from netdef.blob import Blob, Shape
 from netdef.kernels.channels import add_sums, shift
 from netdef.layer import Layer, Param, register
-from netdef.layers.common import aligned, learned_axes
+from netdef.layers.common.axes import aligned, learned_axes
 
 
 @register("Bias", config="bias_param")

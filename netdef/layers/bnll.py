@@ -9,7 +9,7 @@ import numpy as np
 from netdef.blob import Array
 from netdef.jit import kernel, prange
 from netdef.layer import register
-from netdef.layers.common import Neuron
+from netdef.layers.common.neuron import Neuron
 
 
 @register("BNLL")

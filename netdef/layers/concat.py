@@ -5,7 +5,8 @@ from __future__ import annotations
 from netdef.blob import Blob, Shape, shape_text
 from netdef.kernels.parts import copy_columns
 from netdef.layer import Layer, register
-from netdef.layers.common import as_rows, axis_or_dim
+from netdef.layers.common.arrays import as_rows
+from netdef.layers.common.axes import axis_or_dim
 
 
 @register("Concat", config="concat_param")

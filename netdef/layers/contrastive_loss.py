@@ -11,7 +11,9 @@ from netdef.blob import Blob, Shape, shape_text
 from netdef.errors import DataError
 from netdef.jit import kernel, prange
 from netdef.layer import register
-from netdef.layers.common import Loss, check_same_items, scratch
+from netdef.layers.common.arrays import scratch
+from netdef.layers.common.axes import check_same_items
+from netdef.layers.common.loss import Loss
 
 
 @register("ContrastiveLoss", config="contrastive_loss_param")

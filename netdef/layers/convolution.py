@@ -5,7 +5,7 @@ from __future__ import annotations
 from netdef.blob import Array, Blob, Shape
 from netdef.kernels import convolution as kernels
 from netdef.layer import register
-from netdef.layers.common import FilterBank, T
+from netdef.layers.common.windows import FilterBank, T
 
 
 @register("Convolution", config="convolution_param")

@@ -6,7 +6,7 @@ import numpy as np
 
 from netdef.blob import Blob, Shape, shape_text
 from netdef.layer import Layer, register
-from netdef.layers.common import axis_of
+from netdef.layers.common.axes import axis_of
 
 
 @register("Crop", config="crop_param")

@@ -7,7 +7,7 @@ from netdef.data.datum import DatumImages
 from netdef.data.source import RecordError, open_source
 from netdef.data.transform import Transform
 from netdef.layer import register
-from netdef.layers.common import RecordLayer
+from netdef.layers.common.records import RecordLayer
 from netdef.proto import netdef_pb2 as pb
 
 

@@ -8,7 +8,7 @@ from netdef.blob import Array, Blob, Shape, shape_text
 from netdef.jit import kernel, prange
 from netdef.kernels import convolution as kernels
 from netdef.layer import register
-from netdef.layers.common import FilterBank, T
+from netdef.layers.common.windows import FilterBank, T
 
 
 @register("Deconvolution", config="convolution_param")

@@ -8,7 +8,7 @@ from netdef import rng
 from netdef.blob import Blob, Shape
 from netdef.kernels.elementwise import multiply
 from netdef.layer import Layer, register
-from netdef.layers.common import scratch
+from netdef.layers.common.arrays import scratch
 from netdef.proto import netdef_pb2 as pb
 
 

@@ -6,7 +6,7 @@ from netdef import fillers
 from netdef.blob import Blob, Shape
 from netdef.errors import NetError
 from netdef.layer import Layer, register
-from netdef.layers.common import shapes_of_tops
+from netdef.layers.common.axes import shapes_of_tops
 from netdef.proto import netdef_pb2 as pb
 
 

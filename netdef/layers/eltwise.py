@@ -10,7 +10,7 @@ from netdef.blob import Array, Blob, Shape, shape_text
 from netdef.jit import kernel, prange
 from netdef.kernels.elementwise import multiply, scale_into
 from netdef.layer import Layer, register
-from netdef.layers.common import Kept, scratch
+from netdef.layers.common.arrays import Kept, scratch
 from netdef.proto import netdef_pb2 as pb
 
 

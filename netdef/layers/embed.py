@@ -12,7 +12,8 @@ from netdef.errors import DataError
 from netdef.jit import kernel, prange
 from netdef.kernels.sums import add_column_sums
 from netdef.layer import Layer, Param, register
-from netdef.layers.common import read_label, scratch
+from netdef.layers.common.arrays import scratch
+from netdef.layers.common.labels import read_label
 
 
 @register("Embed", config="embed_param")

@@ -8,7 +8,9 @@ from netdef.blob import Blob, Shape
 from netdef.jit import kernel, prange
 from netdef.kernels.elementwise import scale_into, sum_of_squares
 from netdef.layer import register
-from netdef.layers.common import Loss, check_same_items, scratch
+from netdef.layers.common.arrays import scratch
+from netdef.layers.common.axes import check_same_items
+from netdef.layers.common.loss import Loss
 
 
 @register("EuclideanLoss")

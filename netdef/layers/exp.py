@@ -9,7 +9,7 @@ import numpy as np
 from netdef.blob import Array, Blob, Shape
 from netdef.jit import kernel, prange
 from netdef.layer import register
-from netdef.layers.common import Neuron, log_base
+from netdef.layers.common.neuron import Neuron, log_base
 
 
 @register("Exp", config="exp_param")

@@ -7,7 +7,7 @@ import numpy as np
 from netdef.blob import Blob, Shape, shape_text
 from netdef.kernels.parts import add_rows, take_rows
 from netdef.layer import Layer, Locate, register
-from netdef.layers.common import as_rows
+from netdef.layers.common.arrays import as_rows
 from netdef.proto import netdef_pb2 as pb
 
 

@@ -6,7 +6,8 @@ import math
 
 from netdef.blob import Shape, shape_text
 from netdef.layer import register
-from netdef.layers.common import View, axis_of
+from netdef.layers.common.arrays import View
+from netdef.layers.common.axes import axis_of
 
 
 @register("Flatten", config="flatten_param")

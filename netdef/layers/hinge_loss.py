@@ -9,7 +9,7 @@ import numpy as np
 from netdef.blob import Array
 from netdef.jit import inline, kernel, prange
 from netdef.layer import register
-from netdef.layers.common import LabelLoss
+from netdef.layers.common.loss import LabelLoss
 from netdef.proto import netdef_pb2 as pb
 
 

@@ -7,7 +7,7 @@ import math
 from netdef.blob import Blob, Shape, shape_text
 from netdef.kernels import convolution as kernels
 from netdef.layer import register
-from netdef.layers.common import Sliding
+from netdef.layers.common.windows import Sliding
 
 
 @register("Im2col", config="convolution_param")

@@ -8,7 +8,7 @@ from netdef.data.image_list import ImageList
 from netdef.data.images import MOST_PIXELS
 from netdef.data.transform import Transform
 from netdef.layer import register
-from netdef.layers.common import RecordLayer
+from netdef.layers.common.records import RecordLayer
 from netdef.proto import netdef_pb2 as pb
 
 

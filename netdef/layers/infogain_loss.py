@@ -13,7 +13,8 @@ from netdef.data.source import RecordError
 from netdef.errors import DataError
 from netdef.jit import kernel, prange
 from netdef.layer import register
-from netdef.layers.common import SoftmaxLoss, around, bounded
+from netdef.layers.common.axes import around
+from netdef.layers.common.loss import SoftmaxLoss, bounded
 
 #: Where the layer names the file of H.
 SOURCE = ("infogain_loss_param", "source")

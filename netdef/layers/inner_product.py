@@ -11,7 +11,7 @@ from netdef.jit import kernel, prange
 from netdef.kernels.gemm import gemm
 from netdef.kernels.sums import add_column_sums
 from netdef.layer import Layer, Param, register
-from netdef.layers.common import axis_of
+from netdef.layers.common.axes import axis_of
 
 
 @register("InnerProduct", config="inner_product_param")

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from netdef.blob import Blob, Shape
 from netdef.layer import Layer, register
-from netdef.layers.common import shapes_of_tops
+from netdef.layers.common.axes import shapes_of_tops
 
 
 @register("Input", config="input_param")

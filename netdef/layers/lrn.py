@@ -9,7 +9,8 @@ import numpy as np
 from netdef.blob import Array, Blob, Shape
 from netdef.jit import inline, kernel, prange
 from netdef.layer import Layer, register
-from netdef.layers.common import check_images, scratch
+from netdef.layers.common.arrays import scratch
+from netdef.layers.common.windows import check_images
 from netdef.proto import netdef_pb2 as pb
 
 

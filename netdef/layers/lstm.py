@@ -5,7 +5,7 @@ from __future__ import annotations
 from netdef.blob import Array
 from netdef.kernels.recurrent import lstm_unit, lstm_unit_backward
 from netdef.layer import register
-from netdef.layers.common import Recurrent
+from netdef.layers.common.recurrent import Recurrent
 
 
 @register("LSTM", config="recurrent_param")

@@ -5,7 +5,7 @@ from __future__ import annotations
 from netdef.blob import Blob, Shape, shape_text
 from netdef.kernels.recurrent import lstm_unit, lstm_unit_backward
 from netdef.layer import Layer, register
-from netdef.layers.common import scratch
+from netdef.layers.common.arrays import scratch
 
 
 @register("LSTMUnit")

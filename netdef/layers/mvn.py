@@ -10,7 +10,7 @@ from netdef.blob import Blob, Shape, shape_text
 from netdef.jit import serial
 from netdef.kernels.channels import moments, standardize, standardize_backward
 from netdef.layer import Layer, register
-from netdef.layers.common import Kept, scratch
+from netdef.layers.common.arrays import Kept, scratch
 
 
 @register("MVN", config="mvn_param")

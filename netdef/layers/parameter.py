@@ -9,7 +9,7 @@ import numpy as np
 from netdef.blob import Blob, Shape
 from netdef.kernels.elementwise import add
 from netdef.layer import Layer, Param, register
-from netdef.layers.common import shape_of
+from netdef.layers.common.axes import shape_of
 from netdef.proto import netdef_pb2 as pb
 
 

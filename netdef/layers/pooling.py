@@ -6,7 +6,7 @@ import numpy as np
 
 from netdef.blob import Blob, Shape, shape_text
 from netdef.layer import Layer, register
-from netdef.layers.common import Pool, check_images
+from netdef.layers.common.windows import Pool, check_images
 from netdef.proto import netdef_pb2 as pb
 
 

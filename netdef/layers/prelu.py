@@ -11,7 +11,8 @@ import numpy as np
 from netdef.blob import Array, Blob, Shape, shape_text
 from netdef.jit import kernel, prange
 from netdef.layer import Param, register
-from netdef.layers.common import Neuron, scratch
+from netdef.layers.common.arrays import scratch
+from netdef.layers.common.neuron import Neuron
 from netdef.proto import netdef_pb2 as pb
 
 

@@ -12,7 +12,8 @@ from netdef.jit import kernel, prange
 from netdef.kernels.channels import ABSOLUTE, SIGNED, add_dots, add_sums, run_of, scale
 from netdef.kernels.elementwise import BLOCK, scale_into
 from netdef.layer import Layer, register
-from netdef.layers.common import axis_of, scratch
+from netdef.layers.common.arrays import scratch
+from netdef.layers.common.axes import axis_of
 from netdef.proto import netdef_pb2 as pb
 
 

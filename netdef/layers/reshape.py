@@ -6,7 +6,7 @@ import math
 
 from netdef.blob import Shape, shape_text
 from netdef.layer import register
-from netdef.layers.common import View
+from netdef.layers.common.arrays import View
 
 
 @register("Reshape", config="reshape_param")

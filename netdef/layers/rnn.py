@@ -13,7 +13,8 @@ from netdef.kernels.gemm import gemm
 from netdef.kernels.recurrent import fill_rows
 from netdef.kernels.sums import add_column_sums
 from netdef.layer import Param, register
-from netdef.layers.common import Recurrent, scratch
+from netdef.layers.common.arrays import scratch
+from netdef.layers.common.recurrent import Recurrent
 
 
 @register("RNN", config="recurrent_param")

@@ -7,7 +7,8 @@ from collections.abc import Iterator
 from netdef.blob import Blob, Shape
 from netdef.kernels.channels import add_dots, add_sums, scale, scale_shift
 from netdef.layer import Layer, Param, register
-from netdef.layers.common import Kept, aligned, axis_of, learned_axes
+from netdef.layers.common.arrays import Kept
+from netdef.layers.common.axes import aligned, axis_of, learned_axes
 from netdef.proto import netdef_pb2 as pb
 
 

@@ -8,7 +8,7 @@ from netdef.blob import Array
 from netdef.jit import kernel, prange
 from netdef.kernels.elementwise import sigmoid
 from netdef.layer import register
-from netdef.layers.common import Neuron
+from netdef.layers.common.neuron import Neuron
 
 
 @register("Sigmoid", config="sigmoid_param")

@@ -11,15 +11,10 @@ from netdef.blob import Blob, Shape
 from netdef.jit import kernel, prange
 from netdef.kernels.elementwise import BLOCK
 from netdef.layer import register
-from netdef.layers.common import (
-    Loss,
-    check_same_items,
-    ignored_label,
-    is_ignored,
-    normalization,
-    normalizer,
-    scratch,
-)
+from netdef.layers.common.arrays import scratch
+from netdef.layers.common.axes import check_same_items
+from netdef.layers.common.labels import ignored_label, is_ignored
+from netdef.layers.common.loss import Loss, normalization, normalizer
 from netdef.proto import netdef_pb2 as pb
 
 

@@ -5,7 +5,8 @@ from __future__ import annotations
 from netdef.blob import Blob, Shape
 from netdef.kernels.softmax import softmax, softmax_backward
 from netdef.layer import Layer, register
-from netdef.layers.common import around, axis_of, check_classes
+from netdef.layers.common.axes import around, axis_of
+from netdef.layers.common.labels import check_classes
 
 
 @register("Softmax", config="softmax_param")

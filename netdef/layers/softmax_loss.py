@@ -9,7 +9,7 @@ import numpy as np
 from netdef.blob import Array
 from netdef.jit import kernel, prange
 from netdef.layer import register
-from netdef.layers.common import SoftmaxLoss
+from netdef.layers.common.loss import SoftmaxLoss
 
 
 @register("SoftmaxWithLoss", config="softmax_param")

@@ -7,7 +7,7 @@ from typing import Any
 from netdef.blob import Array
 from netdef.jit import kernel, prange
 from netdef.layer import register
-from netdef.layers.common import Neuron
+from netdef.layers.common.neuron import Neuron
 
 
 @register("Threshold", config="threshold_param")

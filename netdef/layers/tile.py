@@ -8,7 +8,8 @@ from netdef.blob import Array, Blob, Shape
 from netdef.jit import kernel, prange
 from netdef.kernels.elementwise import BLOCK
 from netdef.layer import Layer, register
-from netdef.layers.common import as_rows, axis_of
+from netdef.layers.common.arrays import as_rows
+from netdef.layers.common.axes import axis_of
 
 
 @register("Tile", config="tile_param")

@@ -8,7 +8,7 @@ from netdef.blob import Shape
 from netdef.data.windows import Cropper, WindowReader, Windows
 from netdef.errors import did_you_mean
 from netdef.layer import register
-from netdef.layers.common import RecordLayer
+from netdef.layers.common.records import RecordLayer
 
 MODES = ("warp", "square")
 

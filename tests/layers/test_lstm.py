@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 
 from netdef.blob import Shape
-from netdef.layers import common
+from netdef.layers.common import recurrent
 from netdef.testing import (
     Case,
     Draw,
@@ -299,5 +299,5 @@ def test_steps_on_many_threads_give_the_same_bits(
     case: Case, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Cases as small as these would run on one."""
-    monkeypatch.setattr(common, "FEW", 0)
+    monkeypatch.setattr(recurrent, "FEW", 0)
     any_number_of_threads(case)

@@ -1,0 +1,1 @@
+"""What several layers share: base classes, checks of shapes, labels, normalizers."""
