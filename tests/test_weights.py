@@ -378,6 +378,9 @@ def test_what_a_shared_parameter_leaves_out(tmp_path: Path) -> None:
     assert report.copied == ("a", "b")
     np.testing.assert_array_equal(weight.reshape(6), VALUES)
     assert (one.tolist(), two.tolist()) == (VALUES[:2].tolist(), VALUES[2:4].tolist())
+    message = [LayerWeights("b", "", [Weight((2,), VALUES[:2])])]
+    with pytest.raises(WeightsError, match="has 2 blobs in the net but 1 in"):
+        copy_weights(message, {"a": [weight, one], "b": [weight.reshape(6), two]}, path="m")
     for targets in (
         {"a": [np.zeros(6), one], "b": [np.zeros(6), two]},  # not shared
         {"a": [weight.reshape(6), one], "b": [weight.reshape(6)]},  # has no blob 1
