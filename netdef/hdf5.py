@@ -136,6 +136,15 @@ class Group:
             raise HDF5Error(f"a name has more than {LONGEST_TEXT} bytes", self.where)
         return [name.decode("utf-8", "surrogateescape") for name in found]
 
+    def children(self) -> Iterator[tuple[str, Group | Dataset]]:
+        """All that stands in this group, by name."""
+        for name in self.names():
+            child = self.get(name)
+            if child is None:
+                where = f"{self.where.rstrip('/')}/{name}"
+                raise HDF5Error("it is listed, but not found", where)
+            yield name, child
+
     def get(self, name: str) -> Group | Dataset | None:
         """What stands under one name; None where there is nothing."""
         where = f"{self.where.rstrip('/')}/{name}"

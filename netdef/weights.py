@@ -568,9 +568,9 @@ def _raw(wire: Wire, raw: dict[int, Field], type: int, values: int, message: Fie
 def _hdf5_layers(wire: Wire) -> list[LayerWeights]:
     """Group /data: for each layer a group of its name, and in it the blobs by number."""
     with reading_hdf5(wire) as root:
-        names = root.names()
-        if "data" not in names:
-            if "iter" in names:
+        data = root.group("data")
+        if data is None:
+            if root.get("iter") is not None:
                 hint = "pass it with --snapshot"
                 raise wire.error("E402", "is a .solverstate, not a .caffemodel", hint)
             reason = 'is an HDF5 file without a group "data", so it is not a .caffemodel'
@@ -578,21 +578,19 @@ def _hdf5_layers(wire: Wire) -> list[LayerWeights]:
         found: list[LayerWeights] = []
         seen: set[int] = set()
         # A name with slashes is a group in a group.
-        waiting = [("", root.group("data"), root.group("diff"))]
+        waiting = [("", data, root.group("diff"))]
         while waiting:
             name, group, diffs = waiting.pop()
-            assert group is not None
             if group.address in seen:
                 raise hdf5.HDF5Error("it is the group of another layer, too", group.where)
             seen.add(group.address)
             inner = []
             blobs: dict[int, Weight] = {}
-            for key in group.names():
-                child = group.get(key)
+            for key, child in group.children():
                 if isinstance(child, hdf5.Group):
                     other = diffs.group(key) if diffs is not None else None
                     inner.append((f"{name}/{key}" if name else key, child, other))
-                elif child is not None:
+                else:
                     diff = diffs.dataset(key) if diffs is not None else None
                     blobs[_blob_number(key, child)] = _hdf5_blob(wire, child, diff)
             waiting += reversed(inner)

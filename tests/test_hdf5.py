@@ -363,6 +363,14 @@ def test_a_full_disk_leaves_the_file_before(path: Path, limit: int) -> None:
     assert os.listdir(path.parent) == ["f.h5"]
 
 
+def test_a_system_that_writes_in_small_pieces(path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    create(path, 3)
+    whole, pwrite = path.read_bytes(), os.pwrite
+    monkeypatch.setattr(os, "pwrite", lambda file, data, at: pwrite(file, data[:7], at))
+    create(path, 3)
+    assert path.read_bytes() == whole
+
+
 def test_an_exception_leaves_no_file(path: Path) -> None:
     with pytest.raises(ZeroDivisionError):
         create(path, 2, lambda: 1 / 0)

@@ -287,7 +287,7 @@ def test_an_hdf5_model_with_gradients_and_shared_parameters(tmp_path: Path, dtyp
     net = pb.NetParameter()
     for name in ("a", "in/b", "in/c"):
         net.layer.add(name=name)
-    params = {0: [weight], 1: [weight.reshape(3, 2), weight[0]], 2: [np.empty(0), np.empty(0)]}
+    params = {0: [weight], 1: [weight.reshape(3, 2), weight[0]], 2: [weight[0, :0], weight[0, :0]]}
     diffs = {0: [gradient], 1: [gradient.reshape(3, 2), gradient[0]], 2: params[2]}
     path = tmp_path / "m.caffemodel.h5"
     write_model_hdf5(path, net, params, diffs)

@@ -378,6 +378,9 @@ def test_what_a_shared_parameter_leaves_out(tmp_path: Path) -> None:
     assert report.copied == ("a", "b")
     np.testing.assert_array_equal(weight.reshape(6), VALUES)
     assert (one.tolist(), two.tolist()) == (VALUES[:2].tolist(), VALUES[2:4].tolist())
+    message = [LayerWeights("b", "", [Weight((2,), VALUES[:2])])]
+    with pytest.raises(WeightsError, match="has 2 blobs in the net but 1 in"):
+        copy_weights(message, {"a": [one, weight], "b": [two, weight.reshape(6)]}, path="m")
     for targets in (
         {"a": [np.zeros(6), one], "b": [np.zeros(6), two]},  # not shared
         {"a": [weight.reshape(6), one], "b": [weight.reshape(6)]},  # has no blob 1
@@ -414,6 +417,16 @@ def test_groups_that_run_in_a_circle(tmp_path: Path) -> None:
     with h5py.File(path, "r+") as file:
         file["data/a/again"] = file["data"]
     with pytest.raises(WeightsError, match="at /data/a/again: it is the group of another layer"):
+        read_weights(path)
+
+
+def test_a_name_that_is_listed_but_not_found(tmp_path: Path) -> None:
+    """The index of a group is sorted, and searched as if it were."""
+    path = hdf5_model(tmp_path / "m.h5", data__fc1__0=VALUES, data__fc2__0=VALUES)
+    content = path.read_bytes()
+    assert content.count(b"fc1\0") == 1
+    path.write_bytes(content.replace(b"fc1\0", b"zz1\0"))
+    with pytest.raises(WeightsError, match=r"at /data/(zz1|fc2): it is listed, but not found"):
         read_weights(path)
 
 

@@ -90,7 +90,6 @@ class HDF5Data(Layer):
 
     def seek(self, records: int) -> None:
         """Continue as if ``records`` rows had been delivered."""
-        self.close()
         self._records = records
 
     def forward(self, bottom: list[Blob], top: list[Blob]) -> None:

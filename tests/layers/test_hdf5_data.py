@@ -265,6 +265,18 @@ def test_one_file_is_shuffled_anew_in_every_epoch(make: Make) -> None:
     assert len({tuple(epoch) for epoch in found}) == 5
 
 
+def test_files_and_rows_have_orders_of_their_own(make: Make) -> None:
+    files = [write(Path(f"{i}.h5"), y=np.arange(4) + 4 * i) for i in range(4)]
+    layer = make(listing(Path("l"), *files), "batch_size: 16 shuffle: true", "y")
+    for _ in range(3):
+        found = [rows(layer, 1) for _ in range(4)]
+        orders = [
+            [tuple(row % 4 for row in epoch if row // 4 == i) for epoch in found] for i in range(4)
+        ]
+        orders.append([tuple(row // 4 for row in epoch[::4]) for epoch in found])
+        assert len({tuple(order) for order in orders}) == 5
+
+
 def test_the_order_is_that_of_the_key(make: Make, many: str) -> None:
     options = "batch_size: 12 shuffle: true"
     one, same, other = (epochs(make(many, options, key=np.uint64(k)), 2) for k in (1, 1, 2))
