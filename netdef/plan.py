@@ -20,6 +20,9 @@ from netdef.prototxt import Positions
 
 TOO_MANY = "more than 2^31 - 1 values"
 
+#: What Caffe calls the top of a loss layer that names none. No layer can read it.
+AUTOMATIC = "(automatic)"
+
 
 @dataclass(frozen=True)
 class BlobPlan:
@@ -113,10 +116,14 @@ def plan(net: pb.NetParameter, positions: Positions | None = None, keep_all: boo
             location=positions.at() if positions is not None else None,
         )
     layers = [_create(message, net.state.phase, positions) for message in net.layer]
+    unnamed = [layer for layer in layers if layer.loss and not layer.message.top]
+    for number, layer in enumerate(unnamed, 1):
+        _add_top(layer, AUTOMATIC if number == 1 else f"{AUTOMATIC} {number}")
+    automatic = {layer.message.top[0] for layer in unnamed}
     drafts, shapes = _connect(layers)
     params, owned = _share(drafts)
     gradients = _gradients(net, drafts, params, owned)
-    return _assemble(net, drafts, shapes, params, owned, gradients, keep_all)
+    return _assemble(net, drafts, shapes, params, owned, gradients, automatic, keep_all)
 
 
 def reshape(
@@ -182,6 +189,14 @@ def _create(message: pb.LayerParameter, phase: int, positions: Positions | None)
         return graph.locate(positions, message, *path)
 
     return create(message, message.phase if message.HasField("phase") else phase, locate)
+
+
+def _add_top(layer: Layer, name: str) -> None:
+    """Give a layer a top that its net does not know of."""
+    message = pb.LayerParameter()
+    message.CopyFrom(layer.message)
+    message.top.append(name)
+    layer.message = message
 
 
 def _connect(layers: list[Layer]) -> tuple[list[_Draft], dict[str, Shape]]:
@@ -479,6 +494,7 @@ def _assemble(
     params: list[ParamPlan],
     owned: list[tuple[int, ...]],
     gradients: _Gradients,
+    automatic: set[str],
     keep_all: bool,
 ) -> Plan:
     readers: dict[str, list[_Draft]] = {}
@@ -490,7 +506,8 @@ def _assemble(
         for name in draft.bottoms:
             outputs.pop(name, None)
         for name in draft.tops:
-            outputs[name] = None
+            if name not in automatic:
+                outputs[name] = None
 
     memory: dict[str, str] = {}
     alias = []

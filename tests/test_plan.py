@@ -238,6 +238,23 @@ def test_a_loss_layer_has_weight_one_on_its_first_top() -> None:
     assert found.location.line == 3
 
 
+def test_a_loss_layer_may_do_without_a_top() -> None:
+    """As in Caffe it gets one that is no output, and that no other layer can read."""
+    loss = 'layer {{ name: "{0}" type: "EuclideanLoss" bottom: "ip" bottom: "x" {1} }}\n'
+    text = input_of("x") + ip("ip", "x") + loss.format("l", "") + loss.format("m", "loss_weight: 3")
+    found = planned(text)
+    assert [layer(found, name).tops for name in "lm"] == [("(automatic)",), ("(automatic) 2",)]
+    assert [layer(found, name).loss_weights for name in "lm"] == [(1.0,), (3.0,)]
+    assert found.outputs == ()
+    assert backward(found) == ["ip", "ip_ip_0_split", "l", "m"]
+    assert [len(message.top) for message in found.net.layer if message.name in "lm"] == [0, 0]
+
+
+def test_only_a_loss_layer_may_do_without_a_top() -> None:
+    text = input_of("x") + 'layer { name: "r" type: "ReLU" bottom: "x" }'
+    assert refused(text).message == 'layer "r" (ReLU): takes 1 top blob, but 0 given'
+
+
 def test_any_layer_can_have_a_loss_weight() -> None:
     found = planned(input_of("x") + ip("a", "x", "loss_weight: 0.25"))
     assert layer(found, "a").loss_weights == (0.25,)

@@ -16,7 +16,7 @@ class Crop(Layer):
         y = x[..., offset : offset + size, ...]
 
         bottom  x          any shape
-                reference  as many axes; its values do not matter, and it has no gradient
+                reference  as many axes; its values do not matter, so its gradient is 0
         top     y          axes of x before ``axis``, those of the reference from there on
 
     ``offset`` has one value for each axis that is cut, or one for all of them; without it, the cut
@@ -41,7 +41,6 @@ class Crop(Layer):
     """
 
     bottoms = 2
-    no_gradient = frozenset({1})
 
     def shapes(self, *bottoms: Shape) -> list[Shape]:
         x, reference = bottoms
@@ -90,3 +89,5 @@ class Crop(Layer):
         if bottom[0].diff is not None:
             bottom[0].diff.fill(0)
             bottom[0].diff[self._inside] = top[0].diff
+        if bottom[1].diff is not None:
+            bottom[1].diff.fill(0)

@@ -10,9 +10,7 @@ from netdef.errors import OutputError
 from netdef.files import probe_folder
 from netdef.hdf5 import RowWriter
 from netdef.layer import Layer, register
-
-#: The axes of what is written: blobs of fewer get further ones of length 1, as in Caffe.
-AXES = 4
+from netdef.layers.common.axes import to_four_axes
 
 
 @register("HDF5Output", config="hdf5_output_param")
@@ -58,13 +56,13 @@ class HDF5Output(Layer):
         if not self.config.file_name:
             raise self.error("no file_name is given", "hdf5_output_param")
         for i, shape in enumerate(bottoms):
-            if len(shape) > AXES:
+            if len(shape) > 4:
                 raise self.error(
-                    f"the bottom is {shape_text(shape)}: it can have {AXES} axes at most",
+                    f"the bottom is {shape_text(shape)}: it can have 4 axes at most",
                     "bottom",
                     i,
                 )
-        data, label = (_legacy(shape)[0] for shape in bottoms)
+        data, label = (to_four_axes(shape)[0] for shape in bottoms)
         if data != label:
             raise self.error(
                 f"data and label must have as many rows, but are {shape_text(bottoms[0])} and "
@@ -82,7 +80,7 @@ class HDF5Output(Layer):
 
     def forward(self, bottom: list[Blob], top: list[Blob]) -> None:
         assert self._writer is not None
-        data, label = (blob.data.reshape(_legacy(blob.shape)) for blob in bottom)
+        data, label = (blob.data.reshape(to_four_axes(blob.shape)) for blob in bottom)
         with self._located():
             self._writer.add({"data": data, "label": label})
 
@@ -102,7 +100,3 @@ class HDF5Output(Layer):
         except OutputError as error:
             first, path = error.diagnostics[0], ("hdf5_output_param", "file_name")
             raise self.error(first.message, *path, hint=first.hint, kind=OutputError) from error
-
-
-def _legacy(shape: Shape) -> Shape:
-    return shape + (1,) * (AXES - len(shape))

@@ -11,6 +11,7 @@ from netdef.jit import serial
 from netdef.kernels.channels import moments, standardize, standardize_backward
 from netdef.layer import Layer, register
 from netdef.layers.common.arrays import Kept, scratch
+from netdef.layers.common.axes import to_four_axes
 
 
 @register("MVN", config="mvn_param")
@@ -21,7 +22,7 @@ class MVN(Layer):
         y = x - mean                             without
 
         bottom  x  [N, C, H, W], or fewer axes: those that are missing count as 1
-        top     y  shape of x; may be x itself
+        top     y  [N, C, H, W]; may be x itself, whose axes then stay as they are
 
     ``across_channels`` takes mean and (biased) variance over [C, H, W], else over [H, W]. The
     gradient is that for eps = 0, as in Caffe. With ``eps: 0`` what does not vary is 0.
@@ -38,8 +39,8 @@ class MVN(Layer):
           }
         }
 
-    Deviations: where the deviation + eps is 0, Caffe divides 0 by 0. Caffe computes a wrong
-    gradient where the layer works in place.
+    Deviations: where the deviation + eps is 0, Caffe divides 0 by 0. In place, Caffe computes a
+    wrong gradient, and gives x further axes.
 
     Source: Caffe 1.0.
     """
@@ -54,10 +55,11 @@ class MVN(Layer):
                 "bottom",
                 0,
             )
-        return [x]
+        in_place = self.message.bottom[0] == self.message.top[0]
+        return [x if in_place else to_four_axes(x)]
 
     def setup(self, bottom: list[Blob], top: list[Blob]) -> None:
-        n, c, h, w = (*bottom[0].shape, 1, 1, 1, 1)[:4]
+        n, c, h, w = to_four_axes(bottom[0].shape)
         # For the kernels each set of values with a mean of its own is a channel of one image.
         self._view = (1, n, c * h * w) if self.config.across_channels else (1, n * c, h * w)
         sets = self._view[1]

@@ -8,6 +8,7 @@ from typing import Any
 import numpy as np
 
 from netdef.blob import Shape
+from netdef.net import Net
 from netdef.testing import Case, Mistake, Trial
 
 X = (2, 3, 6, 7)
@@ -90,4 +91,21 @@ def test_what_was_cut_off_has_no_gradient() -> None:
         trial.backward()
         expected = np.pad(trial.top[0].diff, [(0, 0), (0, 0), (1, 1), (2, 2)])
         np.testing.assert_array_equal(trial.bottom[0].diff, expected)
-        assert trial.bottom[1].diff is None
+
+
+def test_the_reference_may_come_from_a_layer_that_learns() -> None:
+    """As where a decoder is joined to what the encoder saw."""
+    net = Net.from_text(
+        'layer { name: "in" type: "Input" top: "x" input_param { shape { dim: 1 dim: 1 dim: 5 dim: '
+        '5 } } } layer { name: "big" type: "Convolution" bottom: "x" top: "big" '
+        "convolution_param { num_output: 1 kernel_size: 1 } } "
+        'layer { name: "small" type: "Convolution" bottom: "big" top: "small" '
+        "convolution_param { num_output: 1 kernel_size: 3 } } "
+        'layer { name: "crop" type: "Crop" bottom: "big" bottom: "small" top: "crop" } '
+        'layer { name: "sum" type: "Reduction" bottom: "crop" top: "sum" loss_weight: 1 }'
+    )
+    net.blobs["x"].data[...] = 1
+    net.forward()
+    net.backward()
+    assert net.params["big"][0].diff.item() == 9
+    assert net.params["small"][0].diff.tolist() == [[[[0] * 3] * 3]]

@@ -38,14 +38,14 @@ CASES = [
     case(ACROSS, X, mvn((1, 2, 3))),
     case(ONLY_MEAN, X, mvn(divide=False)),
     case(f"{ACROSS} {ONLY_MEAN}", X, mvn((1, 2, 3), divide=False)),
-    case("", (4, 3, 6), mvn((2,))),
-    case(ACROSS, (4, 6), mvn((1,))),
+    case("", (4, 3, 6), lambda x: mvn((2,))(x)[..., None]),
+    case(ACROSS, (4, 6), lambda x: mvn((1,))(x)[..., None, None]),
     case("", (0, 3, 4, 5), mvn()),
     # Sets of a single value.
-    case("", (4, 6), lambda x: 0 * x),
-    case(ONLY_MEAN, (4, 6), lambda x: 0 * x),
-    case(ACROSS, (4,), lambda x: 0 * x),
-    case("", (), lambda x: 0 * x, other=[()]),
+    case("", (4, 6), lambda x: 0 * x[..., None, None]),
+    case(ONLY_MEAN, (4, 6), lambda x: 0 * x[..., None, None]),
+    case(ACROSS, (4,), lambda x: 0 * x.reshape(4, 1, 1, 1)),
+    case("", (), lambda x: 0 * x.reshape(1, 1, 1, 1), other=[()]),
 ]
 
 MISTAKES = [
@@ -79,6 +79,13 @@ def test_the_gradient_is_that_for_an_eps_of_zero(
         slope = dy - dy.mean(axes, keepdims=True) - y * (dy * y).mean(axes, keepdims=True)
         expected = slope / (x.std(axes, keepdims=True) + 0.5)
         np.testing.assert_allclose(trial.bottom[0].diff, expected, rtol=0, atol=1e-14)
+
+
+def test_the_top_has_four_axes_unless_it_is_the_bottom() -> None:
+    one = case("", (4, 6), mvn())
+    with Trial(one) as apart, Trial(one, in_place=True) as trial:
+        assert apart.layer.shapes((4, 6)) == [(4, 6, 1, 1)]
+        assert trial.layer.shapes((4, 6)) == [(4, 6)]
 
 
 def test_what_does_not_vary_is_zero() -> None:

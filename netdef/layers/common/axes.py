@@ -117,3 +117,8 @@ def shapes_of_tops(layer: Layer, config: str) -> list[Shape]:
             hint="give one shape for all tops, or one for each",
         )
     return stated if len(stated) == tops else stated * tops
+
+
+def to_four_axes(shape: Shape) -> Shape:
+    """A shape with further axes of length 1, up to the four that every blob of Caffe once had."""
+    return shape + (1,) * (4 - len(shape))
