@@ -1,7 +1,6 @@
 """Every layer against Caffe: one pass forward and one backward through the nets of golden/layers.
 
-The cases are found by their files. Those whose layer types netdef has are run; one skipped test
-says what the others wait for.
+The cases are found by their files.
 """
 
 from __future__ import annotations
@@ -12,8 +11,6 @@ from typing import Any
 import numpy as np
 import pytest
 
-from netdef import prototxt
-from netdef.layer import layer_types
 from netdef.net import Net
 from netdef.proto import netdef_pb2 as pb
 
@@ -32,10 +29,6 @@ class Case:
             self.arrays = {key: arrays[key] for key in arrays.files}
         self.text = str(self.arrays["prototxt"])
         self.phase = pb.Phase.Value(str(self.arrays["phase"]))
-        self.types = {layer.type for layer in self.parsed().layer}
-
-    def parsed(self) -> pb.NetParameter:
-        return prototxt.parse(self.text, pb.NetParameter).message
 
     def group(self, kind: str) -> dict[str, Any]:
         """The arrays under ``kind/``, by the rest of their key."""
@@ -44,7 +37,6 @@ class Case:
 
 
 CASES = [Case(path) for path in sorted(FOLDER.glob("*.npz"))]
-RUNNABLE = [case for case in CASES if case.types <= set(layer_types())]
 
 
 def param_of(net: Net, key: str) -> Any:
@@ -58,7 +50,7 @@ def assert_close(actual: Any, expected: Any, what: str) -> None:
 
 
 @pytest.mark.parametrize("keep_all", [False, True], ids=["shared_memory", "keep_all"])
-@pytest.mark.parametrize("case", RUNNABLE, ids=lambda case: case.name)
+@pytest.mark.parametrize("case", CASES, ids=lambda case: case.name)
 def test_a_pass_agrees_with_caffe(case: Case, keep_all: bool) -> None:
     net = Net.from_text(case.text, case.phase, seed=1, keep_all=keep_all)
     for key, values in case.group("in").items():
@@ -91,12 +83,3 @@ def test_a_pass_agrees_with_caffe(case: Case, keep_all: bool) -> None:
 
 def test_the_folder_is_whole() -> None:
     assert len(CASES) == 153
-    assert len(RUNNABLE) >= 42
-
-
-def test_cases_that_wait_for_a_layer() -> None:
-    known = set(layer_types())
-    missing = set().union(*(case.types - known for case in CASES))
-    if missing:
-        waiting = len(CASES) - len(RUNNABLE)
-        pytest.skip(f"{waiting} cases wait for layer types: {', '.join(sorted(missing))}")

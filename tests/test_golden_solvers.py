@@ -10,10 +10,8 @@ import numpy as np
 import pytest
 
 from netdef import prototxt, snapshot, weights
-from netdef.errors import SolverError
 from netdef.proto import netdef_pb2 as pb
 from netdef.solver import Solver
-from netdef.solvers import rule
 
 FOLDER = Path(__file__).parent / "golden" / "solvers"
 
@@ -70,18 +68,8 @@ def param_of(solver: Solver, key: str) -> Any:
     return solver.net.params[layer][int(index)]
 
 
-def is_known(type: str) -> bool:
-    """Whether netdef has the update rule of this name."""
-    try:
-        rule.create(pb.SolverParameter(type=type), np.float32)
-    except SolverError:
-        return False
-    return True
-
-
 CASES = [Case(path) for path in sorted(FOLDER.glob("*.npz"))]
-RUNNABLE = [case for case in CASES if is_known(case.type)]
-RUNS = pytest.mark.parametrize("case", RUNNABLE, ids=lambda case: case.name)
+RUNS = pytest.mark.parametrize("case", CASES, ids=lambda case: case.name)
 
 
 @pytest.fixture(autouse=True)
@@ -142,11 +130,3 @@ def test_a_snapshot_holds_what_caffe_would_write(case: Case) -> None:
 
 def test_the_folder_is_whole() -> None:
     assert len(CASES) == 13
-    assert len(RUNNABLE) == 13
-
-
-def test_cases_that_wait_for_an_update_rule() -> None:
-    missing = sorted({case.type for case in CASES if not is_known(case.type)})
-    if missing:
-        waiting = len(CASES) - len(RUNNABLE)
-        pytest.skip(f"{waiting} cases wait for update rules: {', '.join(missing)}")
