@@ -9,8 +9,7 @@ from typing import Any
 import numpy as np
 import pytest
 
-from netdef import prototxt, snapshot, weights
-from netdef.proto import netdef_pb2 as pb
+from netdef import snapshot, weights
 from netdef.solver import Solver
 
 FOLDER = Path(__file__).parent / "golden" / "solvers"
@@ -26,7 +25,6 @@ class Case:
         with np.load(path) as arrays:
             self.arrays = {key: arrays[key] for key in arrays.files}
         self.solver = str(self.arrays["solver"])
-        self.type = prototxt.parse(self.solver, pb.SolverParameter).message.type
         self.snapshot_iter = int(self.arrays["snapshot_iter"])
         self.iterations = len(self.arrays["X"])
         (self.model,) = FOLDER.glob(f"{self.name}.caffemodel*")
