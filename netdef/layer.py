@@ -81,9 +81,9 @@ class Layer:
     Attributes that a layer sets, in its class or, where options decide, in ``__init__``:
     ``bottoms`` and ``tops`` (how many blobs), ``in_place`` (a top may be the bottom of the same
     index), ``no_gradient`` (bottoms that have none, such as labels), ``loss`` (the first top is a
-    loss of weight 1 unless the net says otherwise), ``dynamic`` (top shapes depend on data),
-    ``source`` (brings records: see ``Source``), ``also_reads`` (messages of ``LayerParameter`` it
-    reads beside its own).
+    loss of weight 1 unless the net says otherwise, and the net need not name it), ``dynamic`` (top
+    shapes depend on data), ``source`` (brings records: see ``Source``), ``also_reads`` (messages of
+    ``LayerParameter`` it reads beside its own).
     """
 
     type: ClassVar[str]

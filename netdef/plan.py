@@ -11,6 +11,8 @@ import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 
+import numpy as np
+
 from netdef import graph
 from netdef.blob import Array, Shape, shape_text
 from netdef.errors import Location, NetError
@@ -323,7 +325,7 @@ def _share(drafts: list[_Draft]) -> tuple[list[ParamPlan], list[tuple[int, ...]]
     for draft in drafts:
         layer = draft.layer
         specs = layer.message.param
-        wanted = list(layer.params(*draft.bottom_shapes))
+        wanted = _with_values(layer, list(layer.params(*draft.bottom_shapes)))
         if len(specs) > len(wanted):
             raise layer.error(
                 f"has {len(specs)} param entries, but only {len(wanted)} parameters",
@@ -373,6 +375,49 @@ def _share(drafts: list[_Draft]) -> tuple[list[ParamPlan], list[tuple[int, ...]]
                 params[owner] = replace(params[owner], **{name: value})
         owned.append(tuple(range(first, len(params))))
     return params, owned
+
+
+def _with_values(layer: Layer, params: list[Param]) -> list[Param]:
+    """The parameters of a layer, which start from the values that stand in the net, if any do."""
+    given = layer.message.blobs
+    if given and len(given) != len(params):
+        raise layer.error(
+            f"has {len(params)} parameters, but values of {len(given)} in blobs: give those of "
+            "all, or none",
+            "blobs",
+            min(len(params), len(given) - 1),
+        )
+    return [
+        param._replace(filler=_values(layer, i, param, given[i])) if given else param
+        for i, param in enumerate(params)
+    ]
+
+
+def _values(layer: Layer, index: int, param: Param, blob: pb.BlobProto) -> Array:
+    older = (blob.num, blob.channels, blob.height, blob.width)
+    shape = tuple(blob.shape.dim) if blob.HasField("shape") else older
+    if _without_leading_ones(shape) != _without_leading_ones(param.shape):
+        raise layer.error(
+            f"its {param.name} is {shape_text(param.shape)}, but the values in blobs are "
+            f"{shape_text(shape)}",
+            "blobs",
+            index,
+        )
+    values = np.array(blob.double_data or blob.data, np.float64)
+    if values.size != math.prod(shape):
+        raise layer.error(
+            f"its {param.name} is {shape_text(param.shape)}, but there are {values.size} values "
+            "in blobs",
+            "blobs",
+            index,
+        )
+    return values.reshape(param.shape)
+
+
+def _without_leading_ones(shape: Shape) -> Shape:
+    """A shape as Caffe compares those that once all had 4 axes."""
+    first = next((i for i, n in enumerate(shape) if n != 1), len(shape))
+    return shape[first:]
 
 
 def _check_kept_by_layer(layer: Layer, index: int, spec: pb.ParamSpec, param: Param) -> None:

@@ -12,6 +12,7 @@ import pytest
 from netdef import graph, prototxt
 from netdef.errors import Diagnostic, NetError
 from netdef.layer import layer_types
+from netdef.net import Net
 from netdef.plan import LayerPlan, Plan, describe, plan, reshape
 from netdef.proto import netdef_pb2 as pb
 from netdef.upgrade import upgrade_net
@@ -419,6 +420,46 @@ def shared_weights(first: str, second: str, outputs: int = 3) -> str:
         + ip("c", "a", f'param {{ name: "w" {second} }}', outputs)
         + loss("c")
     )
+
+
+BLOBS = "blobs { %s data: 1 data: 2 data: 3 data: 4 data: 5 data: 6 } blobs { %s data: 7 data: 8 }"
+WEIGHT, BIAS = "shape { dim: 2 dim: 3 }", "shape { dim: 2 }"
+
+
+@pytest.mark.parametrize(
+    ("weight", "bias"),
+    [
+        (WEIGHT, BIAS),
+        ("num: 1 channels: 1 height: 2 width: 3", "num: 1 channels: 1 height: 1 width: 2"),
+    ],
+)
+def test_parameters_start_from_values_in_the_net(weight: str, bias: str) -> None:
+    """As where a .caffemodel was printed as text."""
+    net = Net.from_text(input_of("x") + ip("a", "x", BLOBS % (weight, bias), outputs=2))
+    assert net.params["a"][0].data.tolist() == [[1, 2, 3], [4, 5, 6]]
+    assert net.params["a"][1].data.tolist() == [7, 8]
+
+
+@pytest.mark.parametrize(
+    ("rest", "message"),
+    [
+        (
+            "blobs { data: 1 }",
+            "has 2 parameters, but values of 1 in blobs: give those of all, or none",
+        ),
+        (
+            BLOBS % ("shape { dim: 3 dim: 2 }", BIAS),
+            "its weight is 2x3, but the values in blobs are 3x2",
+        ),
+        (
+            BLOBS % (WEIGHT, f"{BIAS} data: 9"),
+            "its bias is 2, but there are 3 values in blobs",
+        ),
+    ],
+)
+def test_values_in_the_net_that_do_not_fit(rest: str, message: str) -> None:
+    found = refused(input_of("x") + ip("a", "x", rest, outputs=2))
+    assert found.message == f'layer "a" (InnerProduct): {message}'
 
 
 def test_shared_parameters() -> None:
