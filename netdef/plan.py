@@ -245,9 +245,16 @@ def _shapes_of(
             code=first.code, diagnostics=[replace(first, message=f"{first.message} ({given})")]
         ) from error
     for name, shape in zip(layer.message.top, tops, strict=True):
-        if math.prod(shape) > MOST_VALUES:
-            raise layer.error(f'top "{name}" would be {shape_text(shape)}: {TOO_MANY}')
+        if wrong := _too_large(shape):
+            raise layer.error(f'top "{name}" would be {shape_text(shape)}: {wrong}')
     return tops
+
+
+def _too_large(shape: Shape) -> str:
+    """What makes a shape too large for a blob, or nothing: an empty axis excuses no other."""
+    if math.prod(n for n in shape if n) <= MOST_VALUES:
+        return ""
+    return f"{TOO_MANY} along its other axes" if 0 in shape else TOO_MANY
 
 
 def _written(name: str, maker: Mapping[str, Layer]) -> str:
@@ -317,10 +324,8 @@ def _share(drafts: list[_Draft]) -> tuple[list[ParamPlan], list[tuple[int, ...]]
             )
         first = len(params)
         for i, param in enumerate(wanted):
-            if math.prod(param.shape) > MOST_VALUES:
-                raise layer.error(
-                    f"its {param.name} would be {shape_text(param.shape)}: {TOO_MANY}"
-                )
+            if wrong := _too_large(param.shape):
+                raise layer.error(f"its {param.name} would be {shape_text(param.shape)}: {wrong}")
             spec = specs[i] if i < len(specs) else pb.ParamSpec()
             number = len(params)
             owner = owners.setdefault(spec.name, number) if spec.name else number

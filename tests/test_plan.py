@@ -106,6 +106,18 @@ def test_a_blob_that_is_too_large() -> None:
     )
 
 
+def test_an_empty_axis_excuses_no_blob_that_is_too_large() -> None:
+    text = input_of("x", shape="dim: 65536 dim: 32768 dim: 0")
+    assert refused(text).message == (
+        'layer "in" (Input): top "x" would be 65536x32768x0: more than 2^31 - 1 values along its '
+        "other axes"
+    )
+    text = input_of("x", shape="dim: 0 dim: 65536 dim: 2") + ip("a", "x", outputs=20000)
+    assert refused(text).message == (
+        'layer "a" (InnerProduct): its weight would be 20000x131072: more than 2^31 - 1 values'
+    )
+
+
 def test_a_layer_that_does_not_fit_names_where_its_bottoms_come_from() -> None:
     text = (
         input_of("x", shape="dim: 2 dim: 3 dim: 4 dim: 4")
