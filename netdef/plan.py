@@ -459,18 +459,24 @@ def _gradients(
                 for index, wanted in enumerate(result.propagate[i])
             ]
     for i, draft in enumerate(drafts):
-        if not result.backward[i] or net.state.phase != pb.TRAIN:
+        if not result.backward[i]:
             continue
-        for index, wanted in enumerate(result.propagate[i]):
-            if wanted and index in draft.layer.no_gradient:
+        for index in sorted(draft.layer.no_gradient):
+            if index >= len(draft.bottoms) or not result.propagate[i][index]:
+                continue
+            if net.state.phase != pb.TRAIN:
+                # Such a net mostly runs forward alone; where it does not, this layer is left out.
+                result.propagate[i][index] = False
+            else:
                 allowed = ", ".join(
                     f"propagate_down: {'false' if k in draft.layer.no_gradient else 'true'}"
                     for k in range(len(draft.bottoms))
                 )
+                asked = draft.layer.message.propagate_down
+                why = "propagate_down asks for one" if asked else "something before it learns"
                 raise draft.layer.error(
-                    f'has no gradient for its bottom "{draft.bottoms[index]}", '
-                    "but something before it learns",
-                    "bottom",
+                    f'has no gradient for its bottom "{draft.bottoms[index]}", but {why}',
+                    "propagate_down" if asked else "bottom",
                     index,
                     hint=f"say so with  {allowed.replace(', ', '  ')}",
                 )

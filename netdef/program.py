@@ -419,10 +419,10 @@ def _check_same_number(plan: Plan, share: Program) -> None:
             )
 
 
-def _weighted(x: Array, weight: float) -> Any:
+def _weighted(x: Array, weight: float) -> float:
     """What a top adds to the loss. Of a net that diverges it is infinite or NaN, as in Caffe."""
     with np.errstate(over="ignore", invalid="ignore"):
-        return weight * (x.item() if x.size == 1 else x.sum())
+        return float(weight * (x.item() if x.size == 1 else x.sum()))
 
 
 def _mean_abs(x: Array) -> str:

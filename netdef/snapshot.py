@@ -304,7 +304,7 @@ def _hdf5_state(wire: Wire) -> State:
                 raise hdf5.HDF5Error(f"it is {found[name]}", f"/{name}")
         learned_net = root.dataset("learned_net")
         return State(
-            iteration=found["iter"],
+            iteration=root.require("iter").integer(),
             learned_net="" if learned_net is None else os.fsdecode(learned_net.text()),
             history=[
                 part.array(wire.content) for part in _hdf5_list(root, "history", hdf5.Dataset)
@@ -377,9 +377,9 @@ def find_learned_net(state: State, path: PathLike) -> str:
     sibling = os.path.join(os.path.dirname(path), name)
     if os.path.isfile(sibling):
         return sibling
+    places = " or ".join(f'"{place}"' for place in dict.fromkeys([state.learned_net, sibling]))
     raise WeightsError(
-        f"the weights that belong to {path} are missing: "
-        f'neither "{state.learned_net}" nor "{sibling}" is there',
+        f"the weights that belong to {path} are missing: there is no {places}",
         hint="put the .caffemodel of the same iteration beside the .solverstate",
         code="E406",
     )

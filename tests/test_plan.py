@@ -369,6 +369,19 @@ def test_force_backward_asks_for_no_gradient_of_labels() -> None:
     assert layer(found, "l").propagate == (True, False)
 
 
+def test_a_gradient_that_is_asked_for_where_there_is_none() -> None:
+    text = LABELLED + SOFTMAX % ("x", "y", "propagate_down: true propagate_down: true")
+    found = refused(text)
+    assert found.message == (
+        'layer "l" (SoftmaxWithLoss): has no gradient for its bottom "y", '
+        "but propagate_down asks for one"
+    )
+    assert found.location is not None
+    assert found.location.source[found.location.column - 1 :].startswith("true }")
+    # A test net mostly runs forward alone.
+    assert layer(planned(text, "TEST"), "l").propagate == (True, False)
+
+
 def test_a_label_that_something_learns() -> None:
     labels = ip("lab", "x", outputs=1)
     found = refused(LABELLED + labels + SOFTMAX % ("x", "lab", ""))

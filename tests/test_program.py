@@ -474,6 +474,10 @@ def test_the_loss_of_a_net_that_diverges() -> None:
     made.blobs["x"].data[0] = -np.inf
     made.steps[0].losses = [(made.blobs["x"], 1.0)]
     assert np.isnan(made.forward())
+    both = [(made.blobs["r"], weight) for weight in (1.0, -1.0)]
+    made.steps[0].losses, made.steps[1].losses = [], both
+    made.blobs["x"].data.fill(np.inf)
+    assert np.isnan(made.forward())
 
 
 def test_a_net_that_diverges_can_be_debugged() -> None:
