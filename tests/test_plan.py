@@ -370,7 +370,8 @@ def test_force_backward_asks_for_no_gradient_of_labels() -> None:
 
 
 def test_a_gradient_that_is_asked_for_where_there_is_none() -> None:
-    text = LABELLED + SOFTMAX % ("x", "y", "propagate_down: true propagate_down: true")
+    asked = SOFTMAX % ("z", "y", "propagate_down: true propagate_down: true")
+    text = LABELLED + ip("z", "x") + asked
     found = refused(text)
     assert found.message == (
         'layer "l" (SoftmaxWithLoss): has no gradient for its bottom "y", '
