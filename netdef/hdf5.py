@@ -151,6 +151,16 @@ class Group:
             raise HDF5Error(f"it has more than {MOST_NAMES} names", self.where)
         if any(len(name) > LONGEST_TEXT for name in found):
             raise HDF5Error(f"a name has more than {LONGEST_TEXT} bytes", self.where)
+        with _explained(self.where):
+            # What is no path must be there; an index out of order hides it.
+            lost = any(
+                b"/" not in name and name.strip(b".") and not self._handle.id.links.exists(name)
+                for name in found
+            )
+        if lost:
+            raise HDF5Error(
+                "its index is damaged: it lists a name that it does not find", self.where
+            )
         return [name.decode("utf-8", "surrogateescape") for name in found]
 
     def get(self, name: str) -> Group | Dataset | None:

@@ -304,7 +304,7 @@ def _hdf5_state(wire: Wire) -> State:
                 raise hdf5.HDF5Error(f"it is {found[name]}", f"/{name}")
         learned_net = root.dataset("learned_net")
         return State(
-            iteration=root.require("iter").integer(),
+            iteration=found["iter"],
             learned_net="" if learned_net is None else os.fsdecode(learned_net.text()),
             history=[
                 part.array(wire.content) for part in _hdf5_list(root, "history", hdf5.Dataset)
