@@ -17,11 +17,14 @@ other exception is ours, and keeps its traceback.
 from __future__ import annotations
 
 import difflib
+import re
 from collections.abc import Iterable
 from dataclasses import dataclass
 
 #: A source line longer than this is shown around the caret only.
 WIDEST_SOURCE_LINE = 120
+
+_UNPRINTABLE = re.compile("[\x00-\x08\x0a-\x1f\x7f-\x9f\ud800-\udfff]")
 
 
 @dataclass(frozen=True)
@@ -49,11 +52,12 @@ class Diagnostic:
     severity: str = "error"
 
     def __str__(self) -> str:
-        head = f"{self.severity}[{self.code}]: {self.message}"
+        head = f"{self.severity}[{self.code}]: {printable(self.message)}"
+        hint = printable(self.hint)
         if self.location is None:
-            return f"{head}\n  hint: {self.hint}" if self.hint else head
+            return f"{head}\n  hint: {hint}" if hint else head
         where = self.location
-        lines = [head, f"  --> {where}"]
+        lines = [head, f"  --> {printable(str(where))}"]
         if where.source:
             shown, column = _window(where.source, where.column)
             number = str(where.line)
@@ -62,9 +66,9 @@ class Diagnostic:
             # Tabs keep their width in both lines, so the caret stays under its text.
             padding = "".join("\t" if c == "\t" else " " for c in shown[: column - 1])
             lines.append(f"{number} | {shown}")
-            lines.append(f"{margin} | {padding}{carets} {self.hint}".rstrip())
-        elif self.hint:
-            lines.append(f"  hint: {self.hint}")
+            lines.append(f"{margin} | {padding}{carets} {hint}".rstrip())
+        elif hint:
+            lines.append(f"  hint: {hint}")
         return "\n".join(lines)
 
 
@@ -134,6 +138,11 @@ class OutputError(NetdefError):
     """A file that cannot be written."""
 
     code = "E500"
+
+
+def printable(text: str) -> str:
+    """``text`` with every character that could upset a terminal replaced, one for one."""
+    return _UNPRINTABLE.sub("\ufffd", text)
 
 
 def did_you_mean(given: str, known: Iterable[str]) -> str:

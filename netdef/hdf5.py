@@ -13,6 +13,7 @@ from __future__ import annotations
 import contextlib
 import math
 import os
+import re
 from collections.abc import Iterator, Mapping
 from typing import Any, TypeAlias
 
@@ -45,6 +46,10 @@ SMALL_BYTES = 1 << 20
 
 #: The versions of the format that are written: read by HDF5 1.8, which Caffe is built with.
 VERSIONS = ("earliest", "v108")
+
+
+#: How the C library says that a file is shorter than it claims to be.
+_CUT_OFF = re.compile(r"truncated file: eof = (\d+),.* stored_eof = (\d+)")
 
 
 class HDF5Error(Exception):
@@ -96,9 +101,21 @@ def open_file(path: str | os.PathLike[str]) -> h5py.File:
     # Looked at before it is opened: opening a pipe would wait for a writer.
     if not os.path.isfile(path):
         raise HDF5Error("it is not a file")
-    with _explained(""):
-        # Not every file system can lock, and nothing here needs it.
-        return h5py.File(path, "r", locking=False)
+    try:
+        with _explained(""):
+            # Not every file system can lock, and nothing here needs it.
+            return h5py.File(path, "r", locking=False)
+    except HDF5Error as error:
+        raise HDF5Error(_in_words(error.text)) from error
+
+
+def _in_words(said: str) -> str:
+    """What the C library says of a file that it cannot open, in our words where they are known."""
+    if "file signature not found" in said:
+        return "it is no HDF5 file"
+    if cut := _CUT_OFF.search(said):
+        return f"it is cut off: it has {cut[1]} bytes, and should have {cut[2]}"
+    return said
 
 
 def close(file: h5py.File) -> None:
@@ -134,6 +151,16 @@ class Group:
             raise HDF5Error(f"it has more than {MOST_NAMES} names", self.where)
         if any(len(name) > LONGEST_TEXT for name in found):
             raise HDF5Error(f"a name has more than {LONGEST_TEXT} bytes", self.where)
+        with _explained(self.where):
+            # What is no path must be there; an index out of order hides it.
+            lost = any(
+                b"/" not in name and name.strip(b".") and not self._handle.id.links.exists(name)
+                for name in found
+            )
+        if lost:
+            raise HDF5Error(
+                "its index is damaged: it lists a name that it does not find", self.where
+            )
         return [name.decode("utf-8", "surrogateescape") for name in found]
 
     def children(self) -> Iterator[tuple[str, Group | Dataset]]:

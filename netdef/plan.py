@@ -262,9 +262,16 @@ def _shapes_of(
             code=first.code, diagnostics=[replace(first, message=f"{first.message} ({given})")]
         ) from error
     for name, shape in zip(layer.message.top, tops, strict=True):
-        if math.prod(shape) > MOST_VALUES:
-            raise layer.error(f'top "{name}" would be {shape_text(shape)}: {TOO_MANY}')
+        if wrong := _too_large(shape):
+            raise layer.error(f'top "{name}" would be {shape_text(shape)}: {wrong}')
     return tops
+
+
+def _too_large(shape: Shape) -> str:
+    """What makes a shape too large for a blob, or nothing: an empty axis excuses no other."""
+    if math.prod(n for n in shape if n) <= MOST_VALUES:
+        return ""
+    return f"{TOO_MANY} along its other axes" if 0 in shape else TOO_MANY
 
 
 def _written(name: str, maker: Mapping[str, Layer]) -> str:
@@ -334,10 +341,8 @@ def _share(drafts: list[_Draft]) -> tuple[list[ParamPlan], list[tuple[int, ...]]
             )
         first = len(params)
         for i, param in enumerate(wanted):
-            if math.prod(param.shape) > MOST_VALUES:
-                raise layer.error(
-                    f"its {param.name} would be {shape_text(param.shape)}: {TOO_MANY}"
-                )
+            if wrong := _too_large(param.shape):
+                raise layer.error(f"its {param.name} would be {shape_text(param.shape)}: {wrong}")
             spec = specs[i] if i < len(specs) else pb.ParamSpec()
             number = len(params)
             owner = owners.setdefault(spec.name, number) if spec.name else number
@@ -514,18 +519,24 @@ def _gradients(
                 for index, wanted in enumerate(result.propagate[i])
             ]
     for i, draft in enumerate(drafts):
-        if not result.backward[i] or net.state.phase != pb.TRAIN:
+        if not result.backward[i]:
             continue
-        for index, wanted in enumerate(result.propagate[i]):
-            if wanted and index in draft.layer.no_gradient:
+        for index in sorted(draft.layer.no_gradient):
+            if index >= len(draft.bottoms) or not result.propagate[i][index]:
+                continue
+            if net.state.phase != pb.TRAIN:
+                # Such a net mostly runs forward alone; where it does not, this layer is left out.
+                result.propagate[i][index] = False
+            else:
                 allowed = ", ".join(
                     f"propagate_down: {'false' if k in draft.layer.no_gradient else 'true'}"
                     for k in range(len(draft.bottoms))
                 )
+                asked = draft.layer.message.propagate_down
+                why = "propagate_down asks for one" if asked else "something before it learns"
                 raise draft.layer.error(
-                    f'has no gradient for its bottom "{draft.bottoms[index]}", '
-                    "but something before it learns",
-                    "bottom",
+                    f'has no gradient for its bottom "{draft.bottoms[index]}", but {why}',
+                    "propagate_down" if asked else "bottom",
                     index,
                     hint=f"say so with  {allowed.replace(', ', '  ')}",
                 )

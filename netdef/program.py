@@ -8,7 +8,8 @@ implementations of the layers.
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -105,10 +106,12 @@ class Program:
                     planned.name,
                 )
             else:
-                data = np.empty(planned.shape, self.dtype)
+                with _memory_of(self._layer_of(number)):
+                    data = np.empty(planned.shape, self.dtype)
+                    diff = np.zeros(planned.shape, self.dtype)
                 key = rng.key(self.seed, f"filler/{planned.layer}/{planned.index}")
                 self._fill(number, data, key)
-                blob = Blob(data, np.zeros(planned.shape, self.dtype), planned.name)
+                blob = Blob(data, diff, planned.name)
             made.append(blob)
             if planned.owner == number:
                 self.learnable.append(
@@ -137,10 +140,14 @@ class Program:
             fillers.fill(planned.filler, data, key)
         except NetError as error:
             first = error.diagnostics[0]
-            layer = next(s.layer for s in self.steps if number in s.plan.params)
+            layer = self._layer_of(number)
             field = layer.config_field or ""
             name = "weight_filler" if planned.index == 0 else "bias_filler"
             raise layer.error(first.message, field, name, "type", hint=first.hint) from error
+
+    def _layer_of(self, number: int) -> Layer:
+        """The layer of a parameter."""
+        return next(step.layer for step in self.steps if number in step.plan.params)
 
     def _bind(self, first: int = 0, stop: int | None = None) -> None:
         """Give layers ``first`` to ``stop - 1`` their blobs, and their tops arrays.
@@ -148,10 +155,11 @@ class Program:
         Arrays of unchanged shape stay, and so does what layers keep from forward for backward.
         """
         for step in self.steps[first:stop]:
-            for name in step.plan.tops:
-                self._bind_blob(name)
-            if not self._fresh.isdisjoint((*step.plan.bottoms, *step.plan.tops)):
-                self._bind_step(step)
+            with _memory_of(step.layer):
+                for name in step.plan.tops:
+                    self._bind_blob(name)
+                if not self._fresh.isdisjoint((*step.plan.bottoms, *step.plan.tops)):
+                    self._bind_step(step)
         self._planned = len(self.steps) if stop is None else stop
         if self._planned == len(self.steps):
             self._fresh.clear()
@@ -243,7 +251,7 @@ class Program:
             if not step.plan.alias:
                 layer.forward(step.bottom, step.top)
             for blob, weight in step.losses:
-                loss += weight * (blob.data.item() if blob.data.size == 1 else blob.data.sum())
+                loss += _weighted(blob.data, weight)
             if self.debug:
                 self._debug_forward(step)
         self.passes += 1
@@ -376,6 +384,16 @@ class Program:
         )
 
 
+@contextmanager
+def _memory_of(layer: Layer) -> Iterator[None]:
+    """Says which layer it is whose blobs there is no memory for."""
+    try:
+        yield
+    except MemoryError as error:
+        # Numpy says how much it asked for.
+        raise layer.error(f"not enough memory: {error}") from error
+
+
 def _shared_data(planned: ParamPlan, theirs: list[Blob]) -> Array:
     """The values of a parameter that another net's layer of this name holds."""
     if planned.index >= len(theirs) or theirs[planned.index].shape != planned.shape:
@@ -401,5 +419,12 @@ def _check_same_number(plan: Plan, share: Program) -> None:
             )
 
 
+def _weighted(x: Array, weight: float) -> float:
+    """What a top adds to the loss. Of a net that diverges it is infinite or NaN, as in Caffe."""
+    with np.errstate(over="ignore", invalid="ignore"):
+        return float(weight * (x.item() if x.size == 1 else x.sum()))
+
+
 def _mean_abs(x: Array) -> str:
-    return f"{float(np.abs(x).mean()) if x.size else 0.0:g}"
+    with np.errstate(over="ignore"):
+        return f"{float(np.abs(x).mean()) if x.size else 0.0:g}"

@@ -48,11 +48,11 @@ from google.protobuf import text_encoding
 from google.protobuf.descriptor import FieldDescriptor
 from google.protobuf.message import Message
 
-from .errors import Diagnostic, Location, PrototxtError, did_you_mean
+from .errors import Diagnostic, Location, PrototxtError, did_you_mean, printable
 from .prototxt_fields import PRIVATE
 from .prototxt_parser import Parser
 from .prototxt_scanner import Place
-from .prototxt_tokens import LARGEST_TEXT, SPAN, Lines, decode, printable
+from .prototxt_tokens import LARGEST_TEXT, SPAN, Lines, decode
 
 M = TypeVar("M", bound=Message)
 

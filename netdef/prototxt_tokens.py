@@ -10,7 +10,7 @@ import codecs
 import re
 from typing import Final
 
-from .errors import Location, PrototxtError
+from .errors import Location, PrototxtError, printable
 
 #: Larger texts are refused unread; a real prototxt has less than a megabyte.
 LARGEST_TEXT: Final = 64 * 1024 * 1024
@@ -62,7 +62,6 @@ RESUME: Final = re.compile(r"[}>\n]|\b[A-Za-z_]\w*[ \t]*[:{<]", re.ASCII)
 #: The lines that version control leaves in a file whose versions it could not join.
 CONFLICT: Final = re.compile(r"^(?:<{7} |={7}\r?$|>{7} )", re.MULTILINE)
 
-_UNPRINTABLE = re.compile("[\x00-\x08\x0a-\x1f\x7f-\x9f\ud800-\udfff]")
 _SURROGATE = re.compile("[\ud800-\udfff]")
 _ESCAPE = re.compile(
     r"""\\(?:
@@ -130,11 +129,6 @@ class Lines:
         column = start - first + 1
         length = max(1, min(end - start, len(self._source) - column + 1))
         return Location(self.file, self.number(start), column, length, self._source)
-
-
-def printable(text: str) -> str:
-    """``text`` with every character that could upset a terminal replaced, one for one."""
-    return _UNPRINTABLE.sub("\ufffd", text)
 
 
 def shown(text: str) -> str:

@@ -241,5 +241,6 @@ def _not_finite(solver: pb.SolverParameter, at: _At) -> list[Diagnostic]:
         value = rate(solver, iteration)
         if not math.isfinite(value):
             message = f"the learning rate at iteration {iteration} would be {value:g}"
-            return [Diagnostic("E204", message, at("lr_policy"))]
+            wrong = "lr_policy" if math.isfinite(solver.base_lr) else "base_lr"
+            return [Diagnostic("E204", message, at(wrong))]
     return []

@@ -376,9 +376,9 @@ def find_learned_net(state: State, path: PathLike) -> str:
     sibling = os.path.join(os.path.dirname(path), name)
     if os.path.isfile(sibling):
         return sibling
+    places = " or ".join(f'"{place}"' for place in dict.fromkeys([state.learned_net, sibling]))
     raise WeightsError(
-        f"the weights that belong to {path} are missing: "
-        f'neither "{state.learned_net}" nor "{sibling}" is there',
+        f"the weights that belong to {path} are missing: there is no {places}",
         hint="put the .caffemodel of the same iteration beside the .solverstate",
         code="E406",
     )

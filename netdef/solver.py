@@ -15,7 +15,7 @@ import numpy as np
 from netdef import prototxt, rng, schedule
 from netdef import snapshot as snapshots
 from netdef.blob import Array
-from netdef.errors import Location, SolverError, WeightsError
+from netdef.errors import Location, PrototxtError, SolverError, WeightsError
 from netdef.events import (
     Bus,
     DebugLine,
@@ -185,6 +185,12 @@ class Solver:
         for name in ("iter_size", "average_loss"):
             if getattr(p, name) < 1:
                 raise self._error(f"{name} must be at least 1", name)
+        for field in p.DESCRIPTOR.fields:
+            if field.cpp_type != field.CPPTYPE_FLOAT:
+                continue
+            value = getattr(p, field.name)
+            if not math.isfinite(value):
+                raise self._error(f"{field.name} must be a number, but is {value:g}", field.name)
         if p.regularization_type not in ("L1", "L2"):
             raise self._error(
                 f'unknown regularization_type "{p.regularization_type}"',
@@ -637,16 +643,23 @@ def _net_file(
 ) -> Document[pb.NetParameter]:
     """A net that a solver names: where Caffe looks for it, else beside the solver."""
     beside = os.path.join(os.path.dirname(solver_file), path)
-    if os.path.exists(path) or os.path.isabs(path):
-        return prototxt.read(path, pb.NetParameter)
-    if not os.path.exists(beside):
+    here = os.path.exists(path)
+    if not here and not os.path.exists(beside):
         raise SolverError(
             f'the net "{path}" does not exist',
             location=named_at,
             hint="the path counts from the folder you are in, or from the solver's own",
         )
-    tell(Note(f'net "{path}" is not in this folder; reading {beside}'))
-    return prototxt.read(beside, pb.NetParameter)
+    if not here:
+        tell(Note(f'net "{path}" is not in this folder; reading {beside}'))
+    try:
+        return prototxt.read(path if here else beside, pb.NetParameter)
+    except PrototxtError as error:
+        first = error.diagnostics[0]
+        if first.location is not None:
+            raise
+        # Nothing in that file is to blame, but what names it.
+        raise SolverError(first.message, location=named_at, hint=first.hint) from error
 
 
 def test_net_of(

@@ -614,7 +614,7 @@ def reading_hdf5(wire: Wire) -> Iterator[hdf5.Group]:
         raise wire.error(
             "E403",
             f"cannot be read{where}: {error.text}",
-            hint if "truncated" in error.text else "",
+            hint if "cut off" in error.text else "",
         ) from error
 
 

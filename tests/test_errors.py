@@ -45,6 +45,14 @@ def test_a_place_in_a_file() -> None:
     )
 
 
+def test_what_could_upset_a_terminal_is_replaced() -> None:
+    where = Location("n\x1b.prototxt", 1, 1, 1, "x")
+    found = str(Diagnostic("E101", "m\x1b[2J\n\udcff", where, "h\x07"))
+    assert found == (
+        "error[E101]: m\ufffd[2J\ufffd\ufffd\n  --> n\ufffd.prototxt:1:1\n1 | x\n  | ^ h\ufffd"
+    )
+
+
 def test_a_place_without_its_line() -> None:
     found = Diagnostic("E101", "m", Location("n.prototxt", 3, 1), "h")
     assert str(found) == "error[E101]: m\n  --> n.prototxt:3:1\n  hint: h"

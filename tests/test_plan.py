@@ -107,6 +107,18 @@ def test_a_blob_that_is_too_large() -> None:
     )
 
 
+def test_an_empty_axis_excuses_no_blob_that_is_too_large() -> None:
+    text = input_of("x", shape="dim: 65536 dim: 32768 dim: 0")
+    assert refused(text).message == (
+        'layer "in" (Input): top "x" would be 65536x32768x0: more than 2^31 - 1 values along its '
+        "other axes"
+    )
+    text = input_of("x", shape="dim: 0 dim: 65536 dim: 2") + ip("a", "x", outputs=20000)
+    assert refused(text).message == (
+        'layer "a" (InnerProduct): its weight would be 20000x131072: more than 2^31 - 1 values'
+    )
+
+
 def test_a_layer_that_does_not_fit_names_where_its_bottoms_come_from() -> None:
     text = (
         input_of("x", shape="dim: 2 dim: 3 dim: 4 dim: 4")
@@ -373,6 +385,20 @@ SOFTMAX = 'layer { name: "l" type: "SoftmaxWithLoss" bottom: "%s" bottom: "%s" t
 def test_force_backward_asks_for_no_gradient_of_labels() -> None:
     found = planned("force_backward: true\n" + LABELLED + SOFTMAX % ("x", "y", ""))
     assert layer(found, "l").propagate == (True, False)
+
+
+def test_a_gradient_that_is_asked_for_where_there_is_none() -> None:
+    asked = SOFTMAX % ("z", "y", "propagate_down: true propagate_down: true")
+    text = LABELLED + ip("z", "x") + asked
+    found = refused(text)
+    assert found.message == (
+        'layer "l" (SoftmaxWithLoss): has no gradient for its bottom "y", '
+        "but propagate_down asks for one"
+    )
+    assert found.location is not None
+    assert found.location.source[found.location.column - 1 :].startswith("true }")
+    # A test net mostly runs forward alone.
+    assert layer(planned(text, "TEST"), "l").propagate == (True, False)
 
 
 def test_a_label_that_something_learns() -> None:

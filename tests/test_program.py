@@ -463,6 +463,57 @@ def test_a_pass_that_begins_in_the_middle_starts_from_nothing() -> None:
         np.testing.assert_allclose(found, expected, rtol=1e-5)
 
 
+def test_the_loss_of_a_net_that_diverges() -> None:
+    made = program(
+        input_of("x") + 'layer { name: "r" type: "ReLU" bottom: "x" top: "r" loss_weight: 2 }'
+    )
+    for values, expected in ((3e38, np.inf), (np.inf, np.inf), (np.nan, np.nan)):
+        made.blobs["x"].data.fill(values)
+        np.testing.assert_equal(made.forward(), expected)
+    made.blobs["x"].data.fill(np.inf)
+    made.blobs["x"].data[0] = -np.inf
+    made.steps[0].losses = [(made.blobs["x"], 1.0)]
+    assert np.isnan(made.forward())
+    both = [(made.blobs["r"], weight) for weight in (1.0, -1.0)]
+    made.steps[0].losses, made.steps[1].losses = [], both
+    made.blobs["x"].data.fill(np.inf)
+    assert np.isnan(made.forward())
+
+
+def test_a_net_that_diverges_can_be_debugged() -> None:
+    told: list[Event] = []
+    text = "debug_info: true\n" + input_of("x")
+    made = program(text + 'layer { name: "r" type: "ReLU" bottom: "x" top: "r" }', emit=told.append)
+    made.blobs["x"].data.fill(3e38)
+    made.forward()
+    assert isinstance(told[-1], DebugLine)
+    assert told[-1].text.endswith("data: inf")
+
+
+@pytest.mark.parametrize(
+    ("text", "layer"),
+    [
+        (input_of("x", shape="dim: 1048576"), "in"),
+        (input_of("x") + ip("a", "x", outputs=200000), "a"),
+    ],
+)
+def test_a_layer_that_there_is_no_memory_for(
+    text: str, layer: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def zeros(shape: Shape, dtype: Any) -> Any:
+        if np.prod(shape) >= 2**20 - 48576:
+            raise MemoryError("Unable to allocate 4.00 MiB")
+        return np.empty(shape, dtype)
+
+    monkeypatch.setattr("netdef.program.np.zeros", zeros)
+    with pytest.raises(NetError) as caught:
+        program(text)
+    [said] = caught.value.diagnostics
+    assert said.message.startswith(f'layer "{layer}" (')
+    assert said.message.endswith("): not enough memory: Unable to allocate 4.00 MiB")
+    assert said.location is not None
+
+
 class Growing(Layer):
     """A layer whose top takes one row more in each pass, as one whose shape depends on data."""
 

@@ -356,6 +356,17 @@ def test_an_hdf5_state_that_is_wrong(tmp_path: Path, datasets: Any, said: str) -
         read_state(path)
 
 
+def test_an_hdf5_state_whose_names_are_out_of_order(tmp_path: Path) -> None:
+    """HDF5 then lists a name that it does not find."""
+    path = tmp_path / "s.solverstate.h5"
+    with h5py.File(path, "w") as file:
+        for name in ("b", "cccccccc", "iter"):
+            file[name] = [1]
+    path.write_bytes(path.read_bytes().replace(b"cccccccc", b"xxxxxxxx"))
+    with pytest.raises(WeightsError, match="lists a name that it does not find"):
+        read_state(path)
+
+
 @pytest.mark.parametrize(
     ("names", "said"),
     [
@@ -420,7 +431,7 @@ def test_the_weights_of_a_state(tmp_path: Path, monkeypatch: pytest.MonkeyPatch)
     (tmp_path / "old").mkdir()
     (tmp_path / "moved").mkdir()
     state = State(1, learned_net="old/m.caffemodel")
-    with pytest.raises(WeightsError, match=r'neither "old/m.caffemodel" nor "moved/m.caffemodel"'):
+    with pytest.raises(WeightsError, match=r'no "old/m.caffemodel" or "moved/m.caffemodel"'):
         find_learned_net(state, "moved/m.solverstate")
     (tmp_path / "moved" / "m.caffemodel").touch()
     assert find_learned_net(state, "moved/m.solverstate") == "moved/m.caffemodel"

@@ -451,6 +451,17 @@ def test_an_hdf5_file_of_another_kind(tmp_path: Path, datasets: Any, said: str, 
     assert hint in caught.value.diagnostics[0].hint
 
 
+def test_an_hdf5_model_whose_names_are_out_of_order(tmp_path: Path) -> None:
+    """HDF5 then lists a layer that it does not find; without it the net would keep its own."""
+    path = tmp_path / "m.caffemodel.h5"
+    with h5py.File(path, "w") as file:
+        for name in ("b", "cccccccc", "ip"):
+            file[f"data/{name}/0"] = np.zeros(3, np.float32)
+    path.write_bytes(path.read_bytes().replace(b"cccccccc", b"xxxxxxxx"))
+    with pytest.raises(WeightsError, match="at /data: its index is damaged"):
+        read_weights(path)
+
+
 def test_an_hdf5_model_that_is_cut_short(golden: Path, tmp_path: Path) -> None:
     whole = (golden / "solvers" / "adam.caffemodel.h5").read_bytes()
     for size in (8, 100, len(whole) // 2, len(whole) - 1):

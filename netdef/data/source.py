@@ -170,9 +170,17 @@ def read_text(path: str, what: str) -> NDArray[np.uint8]:
         text = read_file(path)
     except RecordError as error:
         raise error.of(name) from None
+    return np.frombuffer(without_mark(text, name), np.uint8)
+
+
+def without_mark(text: bytes, name: str) -> bytes:
+    """A text without the mark that some editors begin one with; raises ``RecordError`` in UTF-16.
+
+    ``name`` is what to call it.
+    """
     if text.startswith((b"\xff\xfe", b"\xfe\xff")):
         raise RecordError(f"{name} is in UTF-16", hint="save it as UTF-8")
-    return np.frombuffer(text.removeprefix(b"\xef\xbb\xbf"), np.uint8)
+    return text.removeprefix(b"\xef\xbb\xbf")
 
 
 def printable(text: bytes) -> str:

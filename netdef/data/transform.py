@@ -122,7 +122,9 @@ def read_means(
             ("transform_param", "mean_value"),
             hint="keep one of them",
         )
-    image = read_mean(config.mean_file).astype(dtype) if config.mean_file else None
+    # A float64 beyond the range of float32 becomes infinite, as its cast makes it in Caffe.
+    with np.errstate(over="ignore"):
+        image = read_mean(config.mean_file).astype(dtype) if config.mean_file else None
     return image, np.array(config.mean_value, dtype)
 
 

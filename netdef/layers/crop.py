@@ -56,7 +56,7 @@ class Crop(Layer):
         if given > 1 and given != len(x) - axis:
             raise self.error(
                 f"offset has {given} values, but {len(x) - axis} axes of {shape_text(x)} are cut: "
-                f"give 1 or {len(x) - axis}",
+                "give one for all, or one for each",
                 "crop_param",
                 "offset",
                 0,

@@ -11,6 +11,7 @@ import numpy as np
 
 from netdef import hdf5, rng
 from netdef.blob import Array, Blob, Shape, shape_text
+from netdef.data.source import RecordError, printable, without_mark
 from netdef.errors import DataError, NetdefError
 from netdef.events import DataWrapped
 from netdef.layer import Layer, register
@@ -216,8 +217,12 @@ class HDF5Data(Layer):
             )
         if len(content) == LONGEST_LIST:
             raise self._error(f'the list "{source}" has more than {LONGEST_LIST} bytes')
+        try:
+            lines = os.fsdecode(without_mark(content, f'the list "{source}"')).splitlines()
+        except RecordError as error:
+            raise self._error(error.text, error.hint) from None
         paths: list[str] = []
-        for line in map(str.strip, os.fsdecode(content).splitlines()):
+        for line in map(str.strip, lines):
             # Caffe takes a line with spaces for several files.
             paths += [line] if line and os.path.exists(line) else line.split()
         if not paths:
@@ -232,7 +237,8 @@ class HDF5Data(Layer):
         except hdf5.HDF5Error as error:
             where = f" at {error.where}" if error.where else ""
             hint = "" if os.path.exists(path) else self._hint
-            raise self._error(f'"{path}" cannot be read{where}: {error.text}', hint) from error
+            name = printable(os.fsencode(path))
+            raise self._error(f'"{name}" cannot be read{where}: {error.text}', hint) from error
 
     @property
     def _hint(self) -> str:

@@ -68,7 +68,9 @@ class LRN(Layer):
             view, self._reach = (n, channels, height * width), (reach, 0)
             neighbours, k = c.local_size, c.k
         self._share, self._k = self.dtype(c.alpha / neighbours), self.dtype(k)
-        self._slope = self.dtype(2 * c.beta * c.alpha / neighbours)
+        # Beyond its type it is infinite, as in Caffe.
+        with np.errstate(over="ignore"):
+            self._slope = self.dtype(2 * c.beta * c.alpha / neighbours)
         self._scale = scratch(view, self.dtype)
 
     def forward(self, bottom: list[Blob], top: list[Blob]) -> None:

@@ -155,8 +155,9 @@ class Python(Layer):
     def _blame(self, what: str, error: Exception) -> NetdefError:
         """What the user is told of an exception in code of theirs."""
         last = traceback.extract_tb(error.__traceback__)[-1]
+        said = " ".join(str(error).split())
         return self.error(
-            f"{what}: {error or type(error).__name__}",
+            f"{what}: {said or type(error).__name__}",
             "python_param",
             hint=f"{type(error).__name__} at {last.filename}:{last.lineno}",
         )

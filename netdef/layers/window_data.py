@@ -5,9 +5,9 @@ from __future__ import annotations
 import numpy as np
 
 from netdef.blob import Shape
-from netdef.data.windows import Cropper, WindowReader, Windows
+from netdef.data.windows import CHANNELS, Cropper, WindowReader, Windows
 from netdef.errors import did_you_mean
-from netdef.layer import register
+from netdef.layer import MOST_VALUES, register
 from netdef.layers.common.records import RecordLayer
 
 MODES = ("warp", "square")
@@ -88,6 +88,12 @@ class WindowData(RecordLayer):
                 "transform_param",
                 "crop_size",
                 hint="transform_param { crop_size: 227 }",
+            )
+        if CHANNELS * size**2 > MOST_VALUES:
+            raise self.error(
+                f"a crop would be {CHANNELS}x{size}x{size}: more than 2^31 - 1 values",
+                "transform_param",
+                "crop_size",
             )
         if 2 * c.context_pad >= size:
             raise self.error(

@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 
 from netdef.data.source import RecordError
-from netdef.data.transform import FLIP, LEFT, TOP, Transform, read_mean
+from netdef.data.transform import FLIP, LEFT, TOP, Transform, read_mean, read_means
 from netdef.proto import netdef_pb2 as pb
 
 KEY = np.uint64(0x1234_5678_9ABC_DEF0)
@@ -137,6 +137,16 @@ def test_a_mean_of_another_shape(tmp_path: Path) -> None:
     transform = Transform(pb.TransformationParameter(mean_file=str(path)), random_crop=False)
     with pytest.raises(RecordError, match=r'is 3 x 11 x 13, but the mean in ".*" is 3 x 11 x 14'):
         transform.shape(3, 11, 13)
+
+
+def test_a_mean_beyond_float32_is_infinite(tmp_path: Path) -> None:
+    blob = pb.BlobProto(double_data=[1e300, 1])
+    blob.shape.dim[:] = [1, 1, 2]
+    path = tmp_path / "mean.binaryproto"
+    path.write_bytes(blob.SerializeToString())
+    image, _ = read_means(pb.TransformationParameter(mean_file=str(path)), np.float32)
+    assert image is not None
+    assert image.tolist() == [[[np.inf, 1]]]
 
 
 def test_the_number_of_mean_values() -> None:

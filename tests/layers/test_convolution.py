@@ -151,7 +151,7 @@ MISTAKES = [
     ),
     mistake(
         "num_output: 4 kernel_size: 3 pad: 1 pad: 2 pad: 3",
-        "pad has 3 values for 2 spatial axes: give 1 or 2",
+        "pad has 3 values for 2 spatial axes: give one for all, or one for each",
         "1",
     ),
     mistake(
@@ -189,7 +189,7 @@ MISTAKES = [
     mistake("num_output: 4 kernel_h: 3 kernel_w: 0", "kernel_size must be at least 1", "0"),
     mistake(
         "num_output: 4 kernel_size: 3 kernel_size: 5",
-        "kernel_size has 2 values for 0 spatial axes: give 1 or 0",
+        "kernel_size has 2 values for 0 spatial axes: give one for all, or one for each",
         "3",
         (2, 4),
     ),

@@ -70,7 +70,7 @@ MISTAKES = [
     Mistake(
         'type: "Crop" crop_param { axis: 1 offset: 5 offset: 2 }',
         [X, X],
-        "offset has 2 values, but 3 axes of 2x3x6x7 are cut: give 1 or 3",
+        "offset has 2 values, but 3 axes of 2x3x6x7 are cut: give one for all, or one for each",
         "5",
     ),
     Mistake(

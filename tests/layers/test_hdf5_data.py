@@ -346,18 +346,26 @@ def test_lists_that_name_nothing(make: Make) -> None:
         (b" \r\n\n", 'the list "l" names no file'),
         (b"x" * (17 << 20), 'the list "l" has more than'),
         (b"gone.h5", '"gone.h5" cannot be read: there is no such file'),
-        (b"l", '"l" cannot be read: Unable to synchronously open file (file signature not found)'),
+        (b"l", '"l" cannot be read: it is no HDF5 file'),
+        (b"a\x1b.h5", r'"a\x1b.h5" cannot be read: there is no such file'),
+        ("f.h5\n".encode("utf-16"), 'the list "l" is in UTF-16'),
     ]:
         Path("l").write_bytes(content)
         message, hint = refused(lambda: make("l"))
         assert message.startswith(said)
-        assert ("current folder" in hint) == (content == b"gone.h5")
+        assert ("current folder" in hint) == ("no such file" in said)
     assert refused(lambda: make("."))[0] == 'there is no list of files at "."'
     assert refused(lambda: make(""), "hdf5_data_param")[0] == "no source is given"
     path = write(Path("f.h5"), y=Y)
     message, hint = refused(lambda: make(path))
     assert message == '"f.h5" is an HDF5 file, where a list of such files is expected'
     assert hint == "write its path into a text, and give that as source"
+
+
+def test_a_list_that_begins_with_a_mark(make: Make) -> None:
+    path = write(Path("f.h5"), x=X)
+    Path("l").write_bytes(b"\xef\xbb\xbf" + path.encode())
+    assert make("l", tops="x").size == len(X)
 
 
 @pytest.mark.parametrize(

@@ -80,6 +80,12 @@ MISTAKES = [
 ]
 
 
+def test_an_alpha_whose_gradient_leaves_float32() -> None:
+    with Trial(case("local_size: 1 alpha: 3e38", lrn()), np.float32) as trial:
+        trial.run()
+        assert (np.abs(trial.top[0].data) < 1e-20).all()
+
+
 @pytest.mark.parametrize("options", ["local_size: 3", f"local_size: 3 {WITHIN}"])
 def test_nan_stays_among_its_neighbours(options: str) -> None:
     with Trial(case(options, lrn())) as trial:

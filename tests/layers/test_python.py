@@ -50,6 +50,9 @@ MISTAKES = [
         "python_param",
     ),
     Mistake(
+        python("TwoLines") + TOP, [X], "TwoLines: setup: shapes do not fit: 2 and 3", "python_param"
+    ),
+    Mistake(
         python("Distnace") + TOP, [X], 'module "user_layers" has no class "Distnace"', '"Distnace"'
     ),
     Mistake(python("NOT_A_CLASS") + TOP, [X], 'no class "NOT_A_CLASS"', '"NOT_A_CLASS"'),

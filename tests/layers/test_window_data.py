@@ -114,6 +114,11 @@ MISTAKES = [
     mistake(CROP, "batch_size must be at least 1", "window_data_param"),
     mistake("batch_size: 1", "crop_size, the side of the crops, must be given", "layer"),
     mistake(
+        "batch_size: 1 } transform_param { crop_size: 4294967295",
+        "a crop would be 3x4294967295x4294967295: more than 2^31 - 1 values",
+        "4294967295",
+    ),
+    mistake(
         f"batch_size: 1 context_pad: 4 {CROP}",
         "context_pad 4 on both sides leaves nothing of crop_size 8",
         "4",

@@ -99,6 +99,11 @@ class BadSetup(Silent):
         self.nothing.at_all()
 
 
+class TwoLines(Silent):
+    def setup(self, bottom, top):
+        raise ValueError("shapes do not fit:\n  2 and 3")
+
+
 class BadForward(Silent):
     def forward(self, bottom, top):
         return 1 / 0

@@ -145,7 +145,8 @@ class Sliding(Layer):
             given = [default]
         if len(given) not in (1, axes):
             raise self.error(
-                f"{name} has {len(given)} values for {axes} spatial axes: give 1 or {axes}",
+                f"{name} has {len(given)} values for {axes} spatial axes: "
+                "give one for all, or one for each",
                 *path,
                 0,
             )
