@@ -74,7 +74,7 @@ class ArgMax(Layer):
         if c.HasField("axis"):
             self._view = around(x, c.axis % len(x))
         else:
-            self._view = (x[0], math.prod(x[1:]), 1)
+            self._view = around(x, 1, len(x))
         outer, _, inner = self._view
         self._chosen = scratch((outer, c.top_k, inner), np.int64)
 

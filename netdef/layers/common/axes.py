@@ -21,7 +21,8 @@ def axis_of(layer: Layer, shape: Shape, axis: int, *path: str | int) -> int:
 def around(shape: Shape, axis: int, end: int | None = None) -> tuple[int, int, int]:
     """(outer, length, inner): the product before ``axis``, its length, the product after it.
 
-    With ``end`` the length is that of all axes from ``axis`` to the one before ``end``.
+    With ``end`` the length is that of all axes from ``axis`` to the one before ``end``. An axis
+    behind the last has the length 1.
     """
     end = axis + 1 if end is None else end
     return math.prod(shape[:axis]), math.prod(shape[axis:end]), math.prod(shape[end:])

@@ -13,7 +13,7 @@ from netdef.blob import Array, Blob, Shape, shape_text
 from netdef.kernels import convolution, pooling
 from netdef.kernels.sums import add_channel_sums
 from netdef.layer import MOST_VALUES, Layer, Param
-from netdef.layers.common.arrays import scratch
+from netdef.layers.common.arrays import as_rows, scratch
 from netdef.layers.common.axes import around, axis_of
 from netdef.proto import netdef_pb2 as pb
 
@@ -69,7 +69,7 @@ class Pool:
         """dx = the gradient of x from that of y; with ``add`` dx gains it."""
         x, dy, dx = _planes(x), _planes(dy), _planes(dx)
         if self._chooses:
-            pooling.route(dy, _planes(self.mask), add, dx.reshape(len(dx), math.prod(dx.shape[1:])))
+            pooling.route(dy, _planes(self.mask), add, as_rows(dx, 1))
         elif self._method == pb.PoolingParameter.AVE:
             pooling.spread(dy, self._window, add, dx)
         else:
