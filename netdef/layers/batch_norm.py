@@ -12,7 +12,7 @@ from netdef.jit import serial
 from netdef.kernels.channels import moments, scale, standardize, standardize_backward
 from netdef.layer import Layer, Param, register
 from netdef.layers.common.arrays import Kept, scratch
-from netdef.layers.common.axes import around
+from netdef.layers.common.axes import around, check_batch
 from netdef.proto import netdef_pb2 as pb
 
 
@@ -63,10 +63,9 @@ class BatchNorm(Layer):
 
     def shapes(self, *bottoms: Shape) -> list[Shape]:
         (x,) = bottoms
-        if not x:
-            raise self.error("needs a bottom of at least 1 axis, but it is a scalar", "bottom", 0)
+        check_batch(self, x)
         if x[1:2] == (0,):
-            raise self.error(f"the bottom {shape_text(x)} has no channels on axis 1", "bottom", 0)
+            raise self.error(f"the bottom {shape_text(x)} has no channels", "bottom", 0)
         return [x]
 
     def params(self, *bottoms: Shape) -> Iterator[Param]:

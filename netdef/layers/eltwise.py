@@ -6,11 +6,12 @@ from typing import Any
 
 import numpy as np
 
-from netdef.blob import Array, Blob, Shape, shape_text
+from netdef.blob import Array, Blob, Shape
 from netdef.jit import kernel, prange
 from netdef.kernels.elementwise import multiply, scale_into
 from netdef.layer import Layer, register
 from netdef.layers.common.arrays import Kept, scratch
+from netdef.layers.common.axes import check_same_shapes
 from netdef.proto import netdef_pb2 as pb
 
 
@@ -64,14 +65,7 @@ class Eltwise(Layer):
             )
         if c.coeff and c.operation == pb.EltwiseParameter.PROD:
             raise self.error("coeff goes with operation SUM, not PROD", "eltwise_param", "coeff")
-        for i, shape in enumerate(bottoms):
-            if shape != bottoms[0]:
-                raise self.error(
-                    "all bottoms must have one shape, but the first is "
-                    f"{shape_text(bottoms[0])} and number {i + 1} is {shape_text(shape)}",
-                    "bottom",
-                    i,
-                )
+        check_same_shapes(self, bottoms)
         return [bottoms[0]]
 
     def setup(self, bottom: list[Blob], top: list[Blob]) -> None:

@@ -13,7 +13,7 @@ from netdef.jit import kernel, prange
 from netdef.kernels.parts import add_rows
 from netdef.kernels.sums import add_column_sums
 from netdef.layer import Layer, Param, register
-from netdef.layers.common.arrays import scratch
+from netdef.layers.common.arrays import check_counts, scratch
 from netdef.layers.common.labels import read_label
 
 
@@ -56,9 +56,7 @@ class Embed(Layer):
     no_gradient = frozenset({0})
 
     def shapes(self, *bottoms: Shape) -> list[Shape]:
-        for field in ("num_output", "input_dim"):
-            if getattr(self.config, field) == 0:
-                raise self.error(f"{field} must be at least 1", "embed_param", field)
+        check_counts(self, "embed_param", "num_output", "input_dim")
         return [(*bottoms[0], self.config.num_output)]
 
     def params(self, *bottoms: Shape) -> Iterator[Param]:

@@ -14,6 +14,7 @@ from netdef.blob import Array, Blob, Shape, shape_text
 from netdef.errors import DataError, NetdefError
 from netdef.events import DataWrapped
 from netdef.layer import Layer, register
+from netdef.layers.common.arrays import check_counts
 
 #: A list of files is not longer than this; what is longer is something else.
 LONGEST_LIST = 16 << 20
@@ -72,8 +73,7 @@ class HDF5Data(Layer):
     def shapes(self, *bottoms: Shape) -> list[Shape]:
         if self.message.HasField("transform_param"):
             raise self.error("HDF5Data does not transform data", "transform_param")
-        if self.config.batch_size < 1:
-            raise self.error("batch_size must be at least 1", "hdf5_data_param", "batch_size")
+        check_counts(self, "hdf5_data_param", "batch_size")
         self._files = self._look()
         return [(self.config.batch_size, *row) for row in self._files[0].shapes]
 

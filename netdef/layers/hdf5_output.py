@@ -60,7 +60,7 @@ class HDF5Output(Layer):
         for i, shape in enumerate(bottoms):
             if len(shape) > AXES:
                 raise self.error(
-                    f"the bottom is {shape_text(shape)}: it can have {AXES} axes at most",
+                    f"needs bottoms of at most {AXES} axes, but this is {shape_text(shape)}",
                     "bottom",
                     i,
                 )

@@ -11,7 +11,7 @@ from netdef.jit import kernel, prange
 from netdef.kernels.gemm import gemm
 from netdef.kernels.sums import add_column_sums
 from netdef.layer import Layer, Param, register
-from netdef.layers.common.arrays import as_rows
+from netdef.layers.common.arrays import as_rows, check_counts
 from netdef.layers.common.axes import axis_of
 
 
@@ -47,8 +47,7 @@ class InnerProduct(Layer):
 
     def shapes(self, *bottoms: Shape) -> list[Shape]:
         (x,) = bottoms
-        if self.config.num_output == 0:
-            raise self.error("num_output must be at least 1", "inner_product_param", "num_output")
+        check_counts(self, "inner_product_param", "num_output")
         axis = axis_of(self, x, self.config.axis, "inner_product_param", "axis")
         if math.prod(x[axis:]) == 0:
             raise self.error(f"the bottom {shape_text(x)} has no values to multiply", "bottom", 0)

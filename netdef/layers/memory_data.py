@@ -7,6 +7,7 @@ import numpy as np
 from netdef.blob import Array, Blob, Shape, shape_text
 from netdef.errors import DataError, NetdefError
 from netdef.layer import Layer, register
+from netdef.layers.common.arrays import check_counts
 
 
 @register("MemoryData", config="memory_data_param")
@@ -51,10 +52,8 @@ class MemoryData(Layer):
     _records = 0
 
     def shapes(self, *bottoms: Shape) -> list[Shape]:
-        for name in ("batch_size", "channels", "height", "width"):
-            if getattr(self.config, name) < 1:
-                raise self.error(f"{name} must be at least 1", "memory_data_param", name)
         c = self.config
+        check_counts(self, "memory_data_param", "batch_size", "channels", "height", "width")
         return [(c.batch_size, c.channels, c.height, c.width), (c.batch_size,)]
 
     def set_arrays(self, data: Array, labels: Array) -> None:

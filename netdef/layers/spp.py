@@ -8,7 +8,7 @@ import numpy as np
 
 from netdef.blob import Array, Blob, Shape, shape_text
 from netdef.layer import Layer, register
-from netdef.layers.common.arrays import as_rows, scratch
+from netdef.layers.common.arrays import as_rows, check_counts, scratch
 from netdef.layers.common.windows import Pool, check_images
 from netdef.proto import netdef_pb2 as pb
 
@@ -49,9 +49,8 @@ class SPP(Layer):
     def shapes(self, *bottoms: Shape) -> list[Shape]:
         (x,) = bottoms
         check_images(self, x)
+        check_counts(self, "spp_param", "pyramid_height")
         height = self.config.pyramid_height
-        if height == 0:
-            raise self.error("pyramid_height must be at least 1", "spp_param", "pyramid_height")
         for level in range(height):
             self._check(x, level)
         if height == 1:

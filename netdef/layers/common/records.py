@@ -9,6 +9,7 @@ from netdef.data.source import RecordError
 from netdef.errors import DataError, NetdefError
 from netdef.events import DataWrapped, Warned
 from netdef.layer import Arity, Layer
+from netdef.layers.common.arrays import check_counts
 
 
 class RecordLayer(Layer):
@@ -42,10 +43,8 @@ class RecordLayer(Layer):
         return ""
 
     def shapes(self, *bottoms: Shape) -> list[Shape]:
-        if self.config.batch_size < 1:
-            raise self.error("batch_size must be at least 1", self._field, "batch_size")
-        if self._depth < 1:
-            raise self.error("prefetch must be at least 1", "data_param", "prefetch")
+        check_counts(self, self._field, "batch_size")
+        check_counts(self, "data_param", "prefetch")
         try:
             reader = self.open()
             try:

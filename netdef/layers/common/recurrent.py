@@ -15,7 +15,7 @@ from netdef.kernels.gemm import Packed, gemm
 from netdef.kernels.recurrent import add_to_steps, carry, fill_rows, sum_steps
 from netdef.kernels.sums import add_column_sums
 from netdef.layer import MOST_VALUES, Layer, Param
-from netdef.layers.common.arrays import as_rows, scratch
+from netdef.layers.common.arrays import as_rows, check_counts, scratch
 from netdef.proto import netdef_pb2 as pb
 
 #: Products of one step of a recurrent layer, fewer than which are not worth a second thread.
@@ -58,8 +58,7 @@ class Recurrent(Layer):
     def shapes(self, *bottoms: Shape) -> list[Shape]:
         x, cont = bottoms[:2]
         size = self.config.num_output
-        if size == 0:
-            raise self.error("num_output must be at least 1", "recurrent_param", "num_output")
+        check_counts(self, "recurrent_param", "num_output")
         if len(x) < 3:
             raise self.error(
                 f"needs a bottom of at least 3 axes (T steps, N sequences, values), but it is "
