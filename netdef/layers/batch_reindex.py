@@ -30,7 +30,7 @@ class BatchReindex(Layer):
           name: "reindex"
           type: "BatchReindex"
           bottom: "features"  # 4x8x6x6
-          bottom: "order"  # 10
+          bottom: "order"     # 10
           top: "reordered"
         }
 

@@ -26,8 +26,9 @@ class Eltwise(Layer):
         bottom  x0, x1, ...  at least two, any one shape
         top     y            shape of x0; may be x0 itself
 
-    Of equal values MAX takes that of x1 before x0 and then the first, as in Caffe; its gradient
-    goes there alone. MAX ignores ``coeff``.
+    Where x0 and x1 are equal, MAX takes x1; a later bottom it takes only where that is larger. So
+    does Caffe. The gradient goes to the bottom that was taken, and to no other. MAX ignores
+    ``coeff``.
 
     ``stable_prod_grad`` changes nothing: the gradient is always the product of the other bottoms.
 

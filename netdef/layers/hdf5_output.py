@@ -19,8 +19,8 @@ AXES = 4
 class HDF5Output(Layer):
     """Writes rows as they come to the datasets "data" and "label" of a file.
 
-        bottom  data   (N, ...), up to 4 axes
-                label  (N, ...), up to 4 axes
+        bottom  data   [N, ...], up to 4 axes
+                label  [N, ...], up to 4 axes
         top     none
 
     Each forward pass adds its N rows, of any net and phase the layer stands in: give it an
@@ -34,7 +34,7 @@ class HDF5Output(Layer):
         layer {
           name: "features"
           type: "HDF5Output"
-          bottom: "fc7"  # 64x4096
+          bottom: "fc7"    # 64x4096
           bottom: "label"  # 64
           include {
             phase: TEST

@@ -40,7 +40,7 @@ class RNN(Recurrent):
           name: "rnn1"
           type: "RNN"
           bottom: "samples"  # 20x16x8
-          bottom: "cont"  # 20x16
+          bottom: "cont"     # 20x16
           top: "rnn1"
           recurrent_param {
             num_output: 32

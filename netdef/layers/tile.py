@@ -46,17 +46,17 @@ class Tile(Layer):
     def setup(self, bottom: list[Blob], top: list[Blob]) -> None:
         self._axis = self.config.axis % len(bottom[0].shape)
 
-    def _copies(self, y: Array) -> Array:
-        """The top as [rows, tiles, columns]."""
-        rows, columns = as_rows(y, self._axis).shape
-        return y.reshape(rows, self.config.tiles, columns // self.config.tiles)
-
     def forward(self, bottom: list[Blob], top: list[Blob]) -> None:
         _repeat(as_rows(bottom[0].data, self._axis), self._copies(top[0].data))
 
     def backward(self, top: list[Blob], bottom: list[Blob]) -> None:
         if bottom[0].diff is not None:
             _sum(self._copies(top[0].diff), as_rows(bottom[0].diff, self._axis))
+
+    def _copies(self, y: Array) -> Array:
+        """The top as [rows, tiles, columns]."""
+        rows, columns = as_rows(y, self._axis).shape
+        return y.reshape(rows, self.config.tiles, columns // self.config.tiles)
 
 
 @kernel
