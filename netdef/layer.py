@@ -82,8 +82,8 @@ class Layer:
     ``bottoms`` and ``tops`` (how many blobs), ``in_place`` (a top may be the bottom of the same
     index), ``no_gradient`` (bottoms that have none, such as labels), ``loss`` (the first top is a
     loss of weight 1 unless the net says otherwise, and the net need not name it), ``dynamic`` (top
-    shapes depend on data), ``source`` (brings records: see ``Source``), ``also_reads`` (messages of
-    ``LayerParameter`` it reads beside its own).
+    shapes depend on data), ``source`` (brings records: see ``DataLayer``), ``also_reads`` (messages
+    of ``LayerParameter`` it reads beside its own).
     """
 
     type: ClassVar[str]

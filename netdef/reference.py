@@ -197,7 +197,9 @@ def _entry_page(heading: str, said: Entry, parameters: Iterator[tuple[str, str]]
         yield from parameters
         level = heading.partition(" ")[0] + "#"
         yield f"{level} Example", said.example and f"```protobuf\n{said.example}\n```"
-        yield f"{level} Deviations from Caffe", said.deviations or "None."
+        # Behind "Deviations:" the sentence goes on; under a heading it begins.
+        deviations = said.deviations[:1].upper() + said.deviations[1:]
+        yield f"{level} Deviations from Caffe", deviations or "None."
         yield f"{level} Source", said.source
 
     return _sections(parts()) + "\n"

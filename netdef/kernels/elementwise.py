@@ -51,7 +51,23 @@ def _sums_of_squares(x: Any, blocks: Any) -> None:
         blocks[block] = total
 
 
+@kernel
+def tanh(x: Any, y: Any) -> None:
+    """y = tanh(x); ``y`` may be ``x``"""
+    for i in prange(x.size):
+        y[i] = np.tanh(x[i])
+
+
+@kernel
+def tanh_backward(y: Any, dy: Any, dx: Any) -> None:
+    """dx = dy (1 - y^2), the gradient of y = tanh(x); ``dx`` may be ``dy``"""
+    one = y.dtype.type(1)
+    for i in prange(y.size):
+        dx[i] = dy[i] * (one - y[i] * y[i])
+
+
 @inline
-def sigmoid(x: Any, half: Any) -> Any:
-    """1 / (1 + e^-x) by way of tanh, as in Caffe; ``half`` is 0.5 in the type of x."""
+def sigmoid(x: Any) -> Any:
+    """1 / (1 + e^-x) by way of tanh, as Caffe's Sigmoid computes it."""
+    half = type(x)(0.5)
     return half * np.tanh(half * x) + half

@@ -29,7 +29,7 @@ def take_rows(x: Any, index: Any, y: Any) -> None:
 
 @kernel
 def add_rows(x: Any, index: Any, y: Any) -> None:
-    """y[index[m]] += x[m], for one m after the other."""
+    """y[index[m]] += x[m], for one m after the other: a thread has columns of its own."""
     block = 64  # neighbours in a row are one load
     for q in prange((x.shape[1] + block - 1) // block):
         end = min(x.shape[1], (q + 1) * block)

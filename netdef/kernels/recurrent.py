@@ -109,6 +109,7 @@ def lstm_unit_backward(
 
 @inline
 def _sigmoid(x: Any) -> Any:
+    # By way of exp, as Caffe's LSTM computes it; its Sigmoid goes by tanh and rounds otherwise.
     one = type(x)(1)
     return one / (one + np.exp(-x))
 

@@ -1,4 +1,8 @@
-"""Sums over rows and over positions: the gradients of biases among them."""
+"""Sums over rows and over positions, in one order and in the type of what is summed.
+
+The gradients of biases are such sums, and LeNet agrees with Caffe because of their order. Sums in
+float64 are in ``channels``.
+"""
 
 from __future__ import annotations
 

@@ -56,13 +56,14 @@ class Accuracy(Layer):
         x, label = bottoms
         axis = axis_of(self, x, self.config.axis, "accuracy_param", "axis")
         check_labels(self, x, label, axis)
-        if not 1 <= self.config.top_k <= x[axis]:
+        top_k, classes = self.config.top_k, x[axis]
+        if not 1 <= top_k <= classes:
             raise self.error(
-                f"top_k is {self.config.top_k}, but there are {x[axis]} classes",
+                f"top_k is {top_k}, but must be from 1 to {classes}: there are {classes} classes",
                 "accuracy_param",
                 "top_k",
             )
-        return [(), (x[axis],)][: len(self.message.top)]
+        return [(), (classes,)][: len(self.message.top)]
 
     def setup(self, bottom: list[Blob], top: list[Blob]) -> None:
         x = bottom[0].shape

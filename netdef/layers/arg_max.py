@@ -11,7 +11,7 @@ from netdef.blob import Blob, Shape, shape_text
 from netdef.jit import inline, kernel, prange
 from netdef.layer import Layer, register
 from netdef.layers.common.arrays import scratch
-from netdef.layers.common.axes import around, axis_of
+from netdef.layers.common.axes import around, axis_of, check_batch
 
 
 @register("ArgMax", config="argmax_param")
@@ -52,8 +52,7 @@ class ArgMax(Layer):
             values, where = x[axis], f"on axis {axis}"
             top = (*x[:axis], top_k, *x[axis + 1 :])
         else:
-            if not x:
-                raise self.error("needs a bottom of items, but it is a scalar", "bottom", 0)
+            check_batch(self, x)
             values, where = math.prod(x[1:]), "in an item"
             top = (x[0], 2 if c.out_max_val else 1, top_k, *[1] * (len(x) - 3))
         if values == 0:
@@ -74,7 +73,7 @@ class ArgMax(Layer):
         if c.HasField("axis"):
             self._view = around(x, c.axis % len(x))
         else:
-            self._view = (x[0], math.prod(x[1:]), 1)
+            self._view = around(x, 1, len(x))
         outer, _, inner = self._view
         self._chosen = scratch((outer, c.top_k, inner), np.int64)
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Iterator
 from typing import Any
 
@@ -13,6 +12,7 @@ from netdef.jit import serial
 from netdef.kernels.channels import moments, scale, standardize, standardize_backward
 from netdef.layer import Layer, Param, register
 from netdef.layers.common.arrays import Kept, scratch
+from netdef.layers.common.axes import around, check_batch
 from netdef.proto import netdef_pb2 as pb
 
 
@@ -63,15 +63,14 @@ class BatchNorm(Layer):
 
     def shapes(self, *bottoms: Shape) -> list[Shape]:
         (x,) = bottoms
-        if not x:
-            raise self.error("needs a bottom of at least 1 axis, but it is a scalar", "bottom", 0)
+        check_batch(self, x)
         if x[1:2] == (0,):
-            raise self.error(f"the bottom {shape_text(x)} has no channels on axis 1", "bottom", 0)
+            raise self.error(f"the bottom {shape_text(x)} has no channels", "bottom", 0)
         return [x]
 
     def params(self, *bottoms: Shape) -> Iterator[Param]:
         zero = pb.FillerParameter(type="constant", value=0)
-        _, channels, _ = _view(bottoms[0])
+        _, channels, _ = around(bottoms[0], 1)
         yield Param("mean", (channels,), zero, learns=False)
         yield Param("variance", (channels,), zero, learns=False)
         yield Param("factor", (1,), zero, learns=False)
@@ -82,8 +81,7 @@ class BatchNorm(Layer):
         return bool(c.use_global_stats if c.HasField("use_global_stats") else self.phase == pb.TEST)
 
     def setup(self, bottom: list[Blob], top: list[Blob]) -> None:
-        self._view = _view(bottom[0].shape)
-        channels = self._view[1]
+        self._view = _, channels, _ = around(bottom[0].shape, 1)
         self._mean, self._variance, self._factor = scratch((3, channels), np.float64)
         self._sums = scratch((2, channels), np.float64)
         needs_x = bottom[0].diff is not None and not self._uses_stored
@@ -112,11 +110,6 @@ class BatchNorm(Layer):
             return
         dy, x = top[0].diff.reshape(self._view), self._kept.flat.reshape(self._view)
         standardize_backward(dy, x, self._mean, self._factor, self._sums, bottom[0].diff)
-
-
-def _view(x: Shape) -> tuple[int, int, int]:
-    """[N, C, ...] as [N, C, S]."""
-    return x[0], x[1] if len(x) > 1 else 1, math.prod(x[2:])
 
 
 @serial

@@ -9,6 +9,7 @@ from netdef.errors import DataError
 from netdef.kernels.parts import add_rows, take_rows
 from netdef.layer import Layer, register
 from netdef.layers.common.arrays import as_rows, scratch
+from netdef.layers.common.axes import check_batch
 
 
 @register("BatchReindex")
@@ -29,7 +30,7 @@ class BatchReindex(Layer):
           name: "reindex"
           type: "BatchReindex"
           bottom: "features"  # 4x8x6x6
-          bottom: "order"  # 10
+          bottom: "order"     # 10
           top: "reordered"
         }
 
@@ -41,8 +42,7 @@ class BatchReindex(Layer):
 
     def shapes(self, *bottoms: Shape) -> list[Shape]:
         x, index = bottoms
-        if not x:
-            raise self.error("needs a bottom of items, but it is a scalar", "bottom", 0)
+        check_batch(self, x)
         if len(index) != 1:
             raise self.error(
                 f"the index must have 1 axis, but it is {shape_text(index)}", "bottom", 1

@@ -19,9 +19,9 @@ class Bias(Layer):
         y[i, j, k] = x[i, j, k] + b[j]  with the axes of b as j
 
         bottom  x  any shape
-                b  optional: axes of x, from axis on
+                b  optional: axes of x, from ``axis`` on
         top     y  shape of x; may be x itself
-        params  bias [num_axes axes of x, from axis on], unless it is a second bottom
+        params  bias [``num_axes`` axes of x, from ``axis`` on], unless it is a second bottom
 
     A single value (``num_axes: 0``, or a second bottom that is a scalar) is added everywhere.
 

@@ -21,7 +21,7 @@ class BNLL(Neuron):
         bottom  x  any shape
         top     y  shape of x; may be x itself
 
-    No x is too large: y is x then.
+    A large x does not overflow: y is x then.
 
     Example::
 

@@ -11,7 +11,7 @@ from netdef.blob import Blob, Shape, shape_text
 from netdef.errors import DataError
 from netdef.jit import kernel, prange
 from netdef.layer import register
-from netdef.layers.common.arrays import scratch
+from netdef.layers.common.arrays import as_rows, scratch
 from netdef.layers.common.axes import check_same_items
 from netdef.layers.common.loss import Loss
 
@@ -68,7 +68,6 @@ class ContrastiveLoss(Loss):
 
     def setup(self, bottom: list[Blob], top: list[Blob]) -> None:
         pairs = bottom[0].shape[0]
-        self._view = (pairs, bottom[0].count // max(1, pairs))
         self._distances = scratch((pairs,), np.float64)
         self._losses = scratch((pairs,), np.float64)
 
@@ -85,19 +84,19 @@ class ContrastiveLoss(Loss):
                 kind=DataError,
             )
         c = self.config
-        _measure(a.data.reshape(self._view), b.data.reshape(self._view), self._distances)
+        _distances(as_rows(a.data, 1), as_rows(b.data, 1), self._distances)
         _losses(self._distances, y.flat, c.margin, c.legacy_version, self._losses)
         return float(self._losses.sum()) / 2, max(1, len(self._losses))
 
     def chain(self, bottom: list[Blob], index: int, scale: float) -> None:
         c, y = self.config, bottom[2].flat
-        one, other = (bottom[i].data.reshape(self._view) for i in (index, 1 - index))
-        dx = bottom[index].diff.reshape(self._view)
+        one, other = (as_rows(bottom[i].data, 1) for i in (index, 1 - index))
+        dx = as_rows(bottom[index].diff, 1)
         _slopes(one, other, self._distances, y, c.margin, c.legacy_version, scale, dx)
 
 
 @kernel
-def _measure(a: Any, b: Any, distances: Any) -> None:
+def _distances(a: Any, b: Any, distances: Any) -> None:
     for i in prange(distances.size):
         total = 0.0
         for c in range(a.shape[1]):

@@ -28,7 +28,7 @@ class Crop(Layer):
           name: "score"
           type: "Crop"
           bottom: "upscore"  # 1x21x544x544
-          bottom: "data"  # 1x3x500x500
+          bottom: "data"     # 1x3x500x500
           top: "score"
           crop_param {
             axis: 2

@@ -44,7 +44,7 @@ class Data(RecordLayer):
 
     Deviations: Caffe 1.0 ignores ``rand_skip``.
 
-    Source: Jia et al., "Caffe: convolutional architecture for fast feature embedding", ACM MM,
+    Source: Jia et al., "Caffe: convolutional architecture for fast feature embedding", ACM MM
     2014.
     """
 

@@ -6,11 +6,12 @@ from typing import Any
 
 import numpy as np
 
-from netdef.blob import Array, Blob, Shape, shape_text
+from netdef.blob import Array, Blob, Shape
 from netdef.jit import kernel, prange
 from netdef.kernels.elementwise import multiply, scale_into
 from netdef.layer import Layer, register
 from netdef.layers.common.arrays import Kept, scratch
+from netdef.layers.common.axes import check_same_shapes
 from netdef.proto import netdef_pb2 as pb
 
 
@@ -25,8 +26,9 @@ class Eltwise(Layer):
         bottom  x0, x1, ...  at least two, any one shape
         top     y            shape of x0; may be x0 itself
 
-    Of equal values MAX takes that of x1 before x0 and then the first, as in Caffe; its gradient
-    goes there alone. MAX ignores ``coeff``.
+    Where x0 and x1 are equal, MAX takes x1; a later bottom it takes only where that is larger. So
+    does Caffe. The gradient goes to the bottom that was taken, and to no other. MAX ignores
+    ``coeff``.
 
     ``stable_prod_grad`` changes nothing: the gradient is always the product of the other bottoms.
 
@@ -64,14 +66,7 @@ class Eltwise(Layer):
             )
         if c.coeff and c.operation == pb.EltwiseParameter.PROD:
             raise self.error("coeff goes with operation SUM, not PROD", "eltwise_param", "coeff")
-        for i, shape in enumerate(bottoms):
-            if shape != bottoms[0]:
-                raise self.error(
-                    "all bottoms must have one shape, but the first is "
-                    f"{shape_text(bottoms[0])} and number {i + 1} is {shape_text(shape)}",
-                    "bottom",
-                    i,
-                )
+        check_same_shapes(self, bottoms)
         return [bottoms[0]]
 
     def setup(self, bottom: list[Blob], top: list[Blob]) -> None:

@@ -10,9 +10,10 @@ import numpy as np
 from netdef.blob import Blob, Shape
 from netdef.errors import DataError
 from netdef.jit import kernel, prange
+from netdef.kernels.parts import add_rows
 from netdef.kernels.sums import add_column_sums
 from netdef.layer import Layer, Param, register
-from netdef.layers.common.arrays import scratch
+from netdef.layers.common.arrays import check_counts, scratch
 from netdef.layers.common.labels import read_label
 
 
@@ -55,9 +56,7 @@ class Embed(Layer):
     no_gradient = frozenset({0})
 
     def shapes(self, *bottoms: Shape) -> list[Shape]:
-        for field in ("num_output", "input_dim"):
-            if getattr(self.config, field) == 0:
-                raise self.error(f"{field} must be at least 1", "embed_param", field)
+        check_counts(self, "embed_param", "num_output", "input_dim")
         return [(*bottoms[0], self.config.num_output)]
 
     def params(self, *bottoms: Shape) -> Iterator[Param]:
@@ -78,6 +77,13 @@ class Embed(Layer):
         bias = self.blobs[1].flat if c.bias_term else self._no_bias
         _look_up(self._index, self.blobs[0].data, bias, top[0].data.reshape(-1, c.num_output))
 
+    def backward(self, top: list[Blob], bottom: list[Blob]) -> None:
+        dy = top[0].diff.reshape(-1, self.config.num_output)
+        if self.learn[0]:
+            add_rows(dy, self._index, self.blobs[0].diff)
+        if self.config.bias_term and self.learn[1]:
+            add_column_sums(dy, self.blobs[1].flat_diff)
+
     def _bad_index(self, x: Blob, number: int) -> Exception:
         last = self.config.input_dim - 1
         return self.error(
@@ -88,13 +94,6 @@ class Embed(Layer):
             hint=f"input_dim is {last + 1}",
             kind=DataError,
         )
-
-    def backward(self, top: list[Blob], bottom: list[Blob]) -> None:
-        dy = top[0].diff.reshape(-1, self.config.num_output)
-        if self.learn[0]:
-            _add_rows(self._index, dy, self.blobs[0].diff)
-        if self.config.bias_term and self.learn[1]:
-            add_column_sums(dy, self.blobs[1].flat_diff)
 
 
 @kernel
@@ -110,15 +109,3 @@ def _look_up(index: Any, weight: Any, bias: Any, y: Any) -> None:
         row = index[i]
         for j in range(bias.size):
             y[i, j] = weight[row, j] + bias[j]
-
-
-@kernel
-def _add_rows(index: Any, dy: Any, weight_diff: Any) -> None:
-    """Repeated indices add up in the order of the bottom: a thread has columns of its own."""
-    block = 16  # neighbours in a row are one load
-    columns = weight_diff.shape[1]
-    for q in prange((columns + block - 1) // block):
-        end = min(columns, (q + 1) * block)
-        for i in range(index.size):
-            for j in range(q * block, end):
-                weight_diff[index[i], j] += dy[i, j]

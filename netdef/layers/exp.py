@@ -6,14 +6,14 @@ from typing import Any
 
 import numpy as np
 
-from netdef.blob import Array, Blob, Shape
+from netdef.blob import Array
 from netdef.jit import kernel, prange
 from netdef.layer import register
-from netdef.layers.common.neuron import Neuron, log_base
+from netdef.layers.common.neuron import Based
 
 
 @register("Exp", config="exp_param")
-class Exp(Neuron):
+class Exp(Based):
     """A power of ``base``, or of e where ``base`` is -1.
 
         y = base^(shift + scale * x)
@@ -40,16 +40,6 @@ class Exp(Neuron):
 
     Source: Caffe 1.0.
     """
-
-    def shapes(self, *bottoms: Shape) -> list[Shape]:
-        log_base(self, "exp_param", "base")
-        return super().shapes(*bottoms)
-
-    def setup(self, bottom: list[Blob], top: list[Blob]) -> None:
-        super().setup(bottom, top)
-        self._log_base = self.dtype(log_base(self, "exp_param", "base"))
-        self._scale = self.dtype(self.config.scale)
-        self._shift = self.dtype(self.config.shift)
 
     def map(self, x: Array, y: Array) -> None:
         _map(x, self._log_base, self._scale, self._shift, y)

@@ -29,8 +29,8 @@ class Filter(Layer):
         layer {
           name: "filter"
           type: "Filter"
-          bottom: "features"  # 32x64
-          bottom: "label"  # 32
+          bottom: "features"     # 32x64
+          bottom: "label"        # 32
           bottom: "is_labelled"  # 32x1
           top: "labelled_features"
           top: "labelled_label"

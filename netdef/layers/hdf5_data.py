@@ -14,7 +14,9 @@ from netdef.blob import Array, Blob, Shape, shape_text
 from netdef.data.source import RecordError, printable, without_mark
 from netdef.errors import DataError, NetdefError
 from netdef.events import DataWrapped
-from netdef.layer import Layer, register
+from netdef.layer import register
+from netdef.layers.common.arrays import check_counts
+from netdef.layers.common.records import DataLayer
 
 #: A list of files is not longer than this; what is longer is something else.
 LONGEST_LIST = 16 << 20
@@ -29,11 +31,11 @@ class _File(NamedTuple):
 
 
 @register("HDF5Data", config="hdf5_data_param")
-class HDF5Data(Layer):
+class HDF5Data(DataLayer):
     """Rows of HDF5 files, file after file, and from the start again after the last.
 
         bottom  none
-        top     x0, x1, ...  (batch_size, ...), each from the dataset of its own name
+        top     x0, x1, ...  [batch_size, ...], each from the dataset of its own name
 
     The first axis of a dataset counts its rows; all datasets of a file must have as many, and those
     of one name the same further axes in all files. Integers and floats of any size are read, as
@@ -62,19 +64,15 @@ class HDF5Data(Layer):
     Source: Caffe 1.0.
     """
 
-    bottoms = 0
     tops = (1, None)
-    source = True
 
-    _records = 0
     _files: tuple[_File, ...] = ()
     _opened: _Visit | None = None
 
     def shapes(self, *bottoms: Shape) -> list[Shape]:
         if self.message.HasField("transform_param"):
             raise self.error("HDF5Data does not transform data", "transform_param")
-        if self.config.batch_size < 1:
-            raise self.error("batch_size must be at least 1", "hdf5_data_param", "batch_size")
+        check_counts(self, "hdf5_data_param", "batch_size")
         self._files = self._look()
         return [(self.config.batch_size, *row) for row in self._files[0].shapes]
 
@@ -83,15 +81,6 @@ class HDF5Data(Layer):
         """How many rows all files hold together."""
         self._files = self._files or self._look()
         return sum(file.rows for file in self._files)
-
-    @property
-    def records(self) -> int:
-        """How many rows were delivered so far."""
-        return self._records
-
-    def seek(self, records: int) -> None:
-        """Continue as if ``records`` rows had been delivered."""
-        self._records = records
 
     def forward(self, bottom: list[Blob], top: list[Blob]) -> None:
         filled, wanted, size = 0, self.config.batch_size, self.size
@@ -109,9 +98,6 @@ class HDF5Data(Layer):
                 self.emit(DataWrapped(self.name))
             filled = end
         self._records += wanted
-
-    def backward(self, top: list[Blob], bottom: list[Blob]) -> None:
-        pass
 
     def close(self) -> None:
         """Let go of the file. The next batch opens it again."""

@@ -17,8 +17,8 @@ from netdef.layers.common.axes import to_four_axes
 class HDF5Output(Layer):
     """Writes rows as they come to the datasets "data" and "label" of a file.
 
-        bottom  data   (N, ...), up to 4 axes
-                label  (N, ...), up to 4 axes
+        bottom  data   [N, ...], up to 4 axes
+                label  [N, ...], up to 4 axes
         top     none
 
     Each forward pass adds its N rows, of any net and phase the layer stands in: give it an
@@ -32,7 +32,7 @@ class HDF5Output(Layer):
         layer {
           name: "features"
           type: "HDF5Output"
-          bottom: "fc7"  # 64x4096
+          bottom: "fc7"    # 64x4096
           bottom: "label"  # 64
           include {
             phase: TEST
@@ -58,7 +58,7 @@ class HDF5Output(Layer):
         for i, shape in enumerate(bottoms):
             if len(shape) > 4:
                 raise self.error(
-                    f"the bottom is {shape_text(shape)}: it can have 4 axes at most",
+                    f"needs bottoms of at most 4 axes, but this is {shape_text(shape)}",
                     "bottom",
                     i,
                 )

@@ -22,12 +22,13 @@ class ImageData(RecordLayer):
                 label  [batch_size]
 
     Each line of the list is a path, a space and an integer label; the label follows the last space,
-    so paths may hold some. Blank lines and blanks after the label are let pass. ``root_folder`` is
+    so paths may hold some. Blank lines and blanks after the label are ignored. ``root_folder`` is
     put before each path as it is. A batch takes the shape of its first image, and all of its images
     must agree with it; from batch to batch the shape may change.
 
-    Images are decoded and resized as OpenCV does it, then cropped, mirrored, freed of their mean
-    and scaled by ``transform_param``, whose ``force_color`` and ``force_gray`` have no effect here.
+    Images are decoded and resized as OpenCV does it; then ``transform_param`` says how they are
+    cropped and mirrored, what mean is subtracted and by what they are multiplied. Its
+    ``force_color`` and ``force_gray`` have no effect here.
     ``shuffle`` draws a new order in every epoch. That order, crops and mirroring depend on the seed
     and on how many images came before, not on threads, so a resumed run goes on exactly.
     ``rand_skip`` starts at one of so many first images. ``prefetch`` in ``data_param`` says how

@@ -6,11 +6,12 @@ import math
 from collections.abc import Iterator
 from typing import Any
 
-from netdef.blob import Array, Blob, Shape, shape_text
+from netdef.blob import Blob, Shape, shape_text
 from netdef.jit import kernel, prange
 from netdef.kernels.gemm import gemm
 from netdef.kernels.sums import add_column_sums
 from netdef.layer import Layer, Param, register
+from netdef.layers.common.arrays import as_rows, check_counts
 from netdef.layers.common.axes import axis_of
 
 
@@ -46,8 +47,7 @@ class InnerProduct(Layer):
 
     def shapes(self, *bottoms: Shape) -> list[Shape]:
         (x,) = bottoms
-        if self.config.num_output == 0:
-            raise self.error("num_output must be at least 1", "inner_product_param", "num_output")
+        check_counts(self, "inner_product_param", "num_output")
         axis = axis_of(self, x, self.config.axis, "inner_product_param", "axis")
         if math.prod(x[axis:]) == 0:
             raise self.error(f"the bottom {shape_text(x)} has no values to multiply", "bottom", 0)
@@ -61,23 +61,19 @@ class InnerProduct(Layer):
         if c.bias_term:
             yield Param("bias", (c.num_output,), c.bias_filler)
 
-    def _rows(self, values: Array) -> Array:
-        return values.reshape(values.size // self._values, self._values)
-
     def setup(self, bottom: list[Blob], top: list[Blob]) -> None:
-        self._values = self.blobs[0].count // self.config.num_output
+        self._axis = self.config.axis % len(bottom[0].shape)
 
     def forward(self, bottom: list[Blob], top: list[Blob]) -> None:
         c, weight = self.config, self.blobs[0].data
-        y = top[0].data.reshape(-1, c.num_output)
-        gemm(self._rows(bottom[0].data), weight, y, transpose_b=not c.transpose)
+        x, y = (as_rows(blob.data, self._axis) for blob in (bottom[0], top[0]))
+        gemm(x, weight, y, transpose_b=not c.transpose)
         if c.bias_term:
             _add_row(self.blobs[1].flat, y)
 
     def backward(self, top: list[Blob], bottom: list[Blob]) -> None:
         c, weight = self.config, self.blobs[0]
-        x = self._rows(bottom[0].data)
-        dy = top[0].diff.reshape(-1, c.num_output)
+        x, dy = as_rows(bottom[0].data, self._axis), as_rows(top[0].diff, self._axis)
         if self.learn[0]:
             if c.transpose:
                 gemm(x, dy, weight.diff, transpose_a=True, accumulate=True)
@@ -86,7 +82,7 @@ class InnerProduct(Layer):
         if c.bias_term and self.learn[1]:
             add_column_sums(dy, self.blobs[1].flat_diff)
         if bottom[0].diff is not None:
-            gemm(dy, weight.data, self._rows(bottom[0].diff), transpose_b=c.transpose)
+            gemm(dy, weight.data, as_rows(bottom[0].diff, self._axis), transpose_b=c.transpose)
 
 
 @kernel

@@ -6,14 +6,14 @@ from typing import Any
 
 import numpy as np
 
-from netdef.blob import Array, Blob, Shape
+from netdef.blob import Array, Shape
 from netdef.jit import kernel, prange
 from netdef.layer import register
-from netdef.layers.common.neuron import Neuron, log_base
+from netdef.layers.common.neuron import Based
 
 
 @register("Log", config="log_param")
-class Log(Neuron):
+class Log(Based):
     """The logarithm to ``base``, or to e where ``base`` is -1.
 
         y = log(shift + scale * x) / log(base)
@@ -43,15 +43,9 @@ class Log(Neuron):
     reads_bottom = True
 
     def shapes(self, *bottoms: Shape) -> list[Shape]:
-        if log_base(self, "log_param", "base") == 0:
+        if self.log_base() == 0:
             raise self.error("there is no logarithm to base 1", "log_param", "base")
         return super().shapes(*bottoms)
-
-    def setup(self, bottom: list[Blob], top: list[Blob]) -> None:
-        super().setup(bottom, top)
-        self._log_base = self.dtype(log_base(self, "log_param", "base"))
-        self._scale = self.dtype(self.config.scale)
-        self._shift = self.dtype(self.config.shift)
 
     def map(self, x: Array, y: Array) -> None:
         _map(x, self._log_base, self._scale, self._shift, y)

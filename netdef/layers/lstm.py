@@ -47,7 +47,7 @@ class LSTM(Recurrent):
           name: "lstm1"
           type: "LSTM"
           bottom: "words"  # 20x16x50
-          bottom: "cont"  # 20x16
+          bottom: "cont"   # 20x16
           top: "lstm1"
           recurrent_param {
             num_output: 100

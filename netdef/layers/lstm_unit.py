@@ -29,9 +29,9 @@ class LSTMUnit(Layer):
         layer {
           name: "unit1"
           type: "LSTMUnit"
-          bottom: "c0"  # 1x3x4
+          bottom: "c0"      # 1x3x4
           bottom: "gates1"  # 1x3x16
-          bottom: "cont1"  # 1x3
+          bottom: "cont1"   # 1x3
           top: "c1"
           top: "h1"
         }

@@ -6,11 +6,13 @@ import numpy as np
 
 from netdef.blob import Array, Blob, Shape, shape_text
 from netdef.errors import DataError, NetdefError
-from netdef.layer import Layer, register
+from netdef.layer import register
+from netdef.layers.common.arrays import check_counts
+from netdef.layers.common.records import DataLayer
 
 
 @register("MemoryData", config="memory_data_param")
-class MemoryData(Layer):
+class MemoryData(DataLayer):
     """Delivers arrays that ``net.set_input_arrays(data, labels)`` gave it, a batch at a time.
 
         bottom  none
@@ -42,19 +44,12 @@ class MemoryData(Layer):
     Source: Caffe 1.0.
     """
 
-    bottoms = 0
-    tops = 2
-    source = True
-
     _data: Array | None = None
     _labels: Array | None = None
-    _records = 0
 
     def shapes(self, *bottoms: Shape) -> list[Shape]:
-        for name in ("batch_size", "channels", "height", "width"):
-            if getattr(self.config, name) < 1:
-                raise self.error(f"{name} must be at least 1", "memory_data_param", name)
         c = self.config
+        check_counts(self, "memory_data_param", "batch_size", "channels", "height", "width")
         return [(c.batch_size, c.channels, c.height, c.width), (c.batch_size,)]
 
     def set_arrays(self, data: Array, labels: Array) -> None:
@@ -91,15 +86,6 @@ class MemoryData(Layer):
             raise self._no_data()
         return len(self._data)
 
-    @property
-    def records(self) -> int:
-        """How many images were delivered since they were set."""
-        return self._records
-
-    def seek(self, records: int) -> None:
-        """Continue as if ``records`` images had been delivered."""
-        self._records = records
-
     def forward(self, bottom: list[Blob], top: list[Blob]) -> None:
         if self._data is None or self._labels is None:
             raise self._no_data()
@@ -108,9 +94,6 @@ class MemoryData(Layer):
         top[0].data[...] = self._data[start : start + count]
         top[1].data[...] = self._labels[start : start + count]
         self._records += count
-
-    def backward(self, top: list[Blob], bottom: list[Blob]) -> None:
-        pass
 
     def _no_data(self) -> NetdefError:
         return self.error(

@@ -96,7 +96,8 @@ class Pooling(Layer):
         for i, (k, s, p) in enumerate(zip(window, stride, pad, strict=True)):
             for name, given in (("kernel_size", k), ("stride", s)):
                 if given < 1:
-                    raise self.error("kernel and stride must be at least 1", *self._place(name, i))
+                    place = self._place(name, i)
+                    raise self.error(f"{place[1]} is {given}, but must be at least 1", *place)
             if p and c.pool == pb.PoolingParameter.STOCHASTIC:
                 raise self.error(
                     "only MAX and AVE pooling have padding, STOCHASTIC has none",

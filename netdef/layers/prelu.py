@@ -84,7 +84,7 @@ class PReLU(Neuron):
         slope, wanted = self.blobs[0], bottom[0].diff is not None
         dy = top[0].flat_diff.reshape(self._view)
         dx = bottom[0].flat_diff.reshape(self._view) if wanted else dy
-        _backward(self.before(bottom).reshape(self._view), slope.flat, dy, wanted, dx, self._sums)
+        _backward(self._kept.flat.reshape(self._view), slope.flat, dy, wanted, dx, self._sums)
         if self.learn[0]:
             _add_sums(self._sums, slope.flat_diff)
 

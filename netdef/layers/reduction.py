@@ -19,7 +19,7 @@ from netdef.proto import netdef_pb2 as pb
 
 @register("Reduction", config="reduction_param")
 class Reduction(Layer):
-    """Makes one number of all values from an axis on.
+    """Reduces all values from ``axis`` on to one number: their sum, or their mean.
 
         y = coeff * sum x      SUM
         y = coeff * sum |x|    ASUM
@@ -27,7 +27,7 @@ class Reduction(Layer):
         y = coeff * sum x / n  MEAN, of n values
 
         bottom  x  any shape of at least one axis
-        top     y  the axes of x before axis; a scalar with axis 0
+        top     y  the axes of x before ``axis``; a scalar with ``axis`` 0
 
     At x == 0 the slope of ASUM is 0, as in Caffe.
 

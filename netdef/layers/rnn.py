@@ -3,17 +3,16 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from typing import Any
 
 import numpy as np
 
 from netdef.blob import Array, Blob, Shape
-from netdef.jit import kernel, prange
+from netdef.kernels.elementwise import tanh, tanh_backward
 from netdef.kernels.gemm import gemm
 from netdef.kernels.recurrent import fill_rows
 from netdef.kernels.sums import add_column_sums
 from netdef.layer import Param, register
-from netdef.layers.common.arrays import scratch
+from netdef.layers.common.arrays import as_rows, scratch
 from netdef.layers.common.recurrent import Recurrent
 
 
@@ -41,7 +40,7 @@ class RNN(Recurrent):
           name: "rnn1"
           type: "RNN"
           bottom: "samples"  # 20x16x8
-          bottom: "cont"  # 20x16
+          bottom: "cont"     # 20x16
           top: "rnn1"
           recurrent_param {
             num_output: 32
@@ -71,47 +70,29 @@ class RNN(Recurrent):
         self._d_hidden = scratch(top[0].shape, self.dtype)
 
     def step(self, t: int, cont: Array) -> None:
-        _tanh(self.steps[t].reshape(-1), self.values[0][t + 1].reshape(-1))
+        tanh(self.steps[t].reshape(-1), self.values[0][t + 1].reshape(-1))
 
     def step_backward(self, t: int, cont: Array) -> None:
         h, dh = self.values[0][t + 1], self.gradients[0]
-        _tanh_backward(h.reshape(-1), dh.reshape(-1), self.d_steps[t].reshape(-1))
+        tanh_backward(h.reshape(-1), dh.reshape(-1), self.d_steps[t].reshape(-1))
 
     def output(self, top: Blob) -> None:
         weight, bias = self.blobs[-2:]
-        rows = _rows(self._output)
+        rows = as_rows(self._output, 2)
         fill_rows(bias.flat, rows)
-        gemm(_rows(self.values[0][1:]), weight.data, rows, transpose_b=True, accumulate=True)
-        _tanh(self._output.reshape(-1), self._output.reshape(-1))
+        gemm(as_rows(self.values[0][1:], 2), weight.data, rows, transpose_b=True, accumulate=True)
+        tanh(self._output.reshape(-1), self._output.reshape(-1))
         np.copyto(top.data, self._output)
 
     def output_backward(self, top: Blob) -> Array:
         weight, bias = self.blobs[-2:]
         learn_weight, learn_bias = self.learn[-2:]
-        do = _rows(self._d_output)
-        _tanh_backward(self._output.reshape(-1), top.flat_diff, do.reshape(-1))
+        do = as_rows(self._d_output, 2)
+        tanh_backward(self._output.reshape(-1), top.flat_diff, do.reshape(-1))
         if learn_weight:
-            gemm(do, _rows(self.values[0][1:]), weight.diff, transpose_a=True, accumulate=True)
+            h = as_rows(self.values[0][1:], 2)
+            gemm(do, h, weight.diff, transpose_a=True, accumulate=True)
         if learn_bias:
             add_column_sums(do, bias.flat_diff)
-        gemm(do, weight.data, _rows(self._d_hidden))
+        gemm(do, weight.data, as_rows(self._d_hidden, 2))
         return self._d_hidden
-
-
-def _rows(values: Array) -> Array:
-    """[T, N, D] as [T * N, D]."""
-    steps, count, size = values.shape
-    return values.reshape(steps * count, size)
-
-
-@kernel
-def _tanh(x: Any, y: Any) -> None:
-    for i in prange(x.size):
-        y[i] = np.tanh(x[i])
-
-
-@kernel
-def _tanh_backward(y: Any, dy: Any, dx: Any) -> None:
-    one = y.dtype.type(1)
-    for i in prange(y.size):
-        dx[i] = dy[i] * (one - y[i] * y[i])

@@ -16,13 +16,13 @@ from netdef.proto import netdef_pb2 as pb
 class Scale(Layer):
     """Multiplies its bottom by an array, learned or a second bottom, repeated over the other axes.
 
-        y[i, j, k] = x[i, j, k] * s[j] + b[j]  with the axes of s as j; b only with bias_term
+        y[i, j, k] = x[i, j, k] * s[j] + b[j]  with the axes of s as j; b only with ``bias_term``
 
         bottom  x  any shape
-                s  optional: axes of x, from axis on
+                s  optional: axes of x, from ``axis`` on
         top     y  shape of x; may be x itself
-        params  scale [num_axes axes of x, from axis on], unless it is a second bottom;
-                bias [shape of the scale] with bias_term
+        params  scale [``num_axes`` axes of x, from ``axis`` on], unless it is a second bottom;
+                bias [shape of the scale] with ``bias_term``
 
     A single value (``num_axes: 0``, or a second bottom that is a scalar) applies everywhere.
 

@@ -45,9 +45,8 @@ class Sigmoid(Neuron):
 
 @kernel
 def _map(x: Any, y: Any) -> None:
-    half = x.dtype.type(0.5)
     for i in prange(x.size):
-        y[i] = sigmoid(x[i], half)
+        y[i] = sigmoid(x[i])
 
 
 @kernel

@@ -22,7 +22,7 @@ from netdef.proto import netdef_pb2 as pb
 class SigmoidCrossEntropyLoss(Loss):
     """The cross entropy of independent yes-or-no predictions, in one numerically stable step.
 
-        s(x) = 1 / (1 + exp(-x))
+        s(x) = 1 / (1 + e^-x)
         loss = sum of -t log s(x) - (1 - t) log(1 - s(x)) / normalizer
 
         bottom  x     [N, ...], scores

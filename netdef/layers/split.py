@@ -18,8 +18,8 @@ class Split(Layer):
         bottom  x            any shape
         top     y0, y1, ...  shape of x
 
-    netdef puts one behind each blob that several layers read. Where nobody changes or watches the
-    tops they use the bottom's memory, and nothing is copied.
+    netdef puts one behind each blob that several layers read. Where no layer works in place
+    on the tops and nobody watches them, they use the bottom's memory, and nothing is copied.
 
     Example::
 

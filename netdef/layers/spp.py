@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Iterator
 
 import numpy as np
 
 from netdef.blob import Array, Blob, Shape, shape_text
 from netdef.layer import Layer, register
-from netdef.layers.common.arrays import scratch
+from netdef.layers.common.arrays import as_rows, check_counts, scratch
 from netdef.layers.common.windows import Pool, check_images
 from netdef.proto import netdef_pb2 as pb
 
@@ -50,9 +49,8 @@ class SPP(Layer):
     def shapes(self, *bottoms: Shape) -> list[Shape]:
         (x,) = bottoms
         check_images(self, x)
+        check_counts(self, "spp_param", "pyramid_height")
         height = self.config.pyramid_height
-        if height == 0:
-            raise self.error("pyramid_height must be at least 1", "spp_param", "pyramid_height")
         for level in range(height):
             self._check(x, level)
         if height == 1:
@@ -110,9 +108,8 @@ class SPP(Layer):
         """Of a top: what belongs to each level, [N, C 4^level]."""
         begin = 0
         for level in self._levels:
-            n, c, rows, columns = level.shape
-            end = begin + c * rows * columns
-            yield values.reshape(n, math.prod(values.shape[1:]))[:, begin:end]
+            end = begin + as_rows(level, 1).shape[1]
+            yield as_rows(values, 1)[:, begin:end]
             begin = end
 
 

@@ -46,14 +46,13 @@ class Swish(Neuron):
 
 @kernel
 def _map(x: Any, beta: Any, y: Any) -> None:
-    half = x.dtype.type(0.5)
     for i in prange(x.size):
-        y[i] = x[i] * sigmoid(beta * x[i], half)
+        y[i] = x[i] * sigmoid(beta * x[i])
 
 
 @kernel
 def _chain(x: Any, dy: Any, beta: Any, dx: Any) -> None:
-    half, one = x.dtype.type(0.5), x.dtype.type(1)
+    one = x.dtype.type(1)
     for i in prange(x.size):
-        gate = sigmoid(beta * x[i], half)
+        gate = sigmoid(beta * x[i])
         dx[i] = dy[i] * (gate + beta * x[i] * gate * (one - gate))

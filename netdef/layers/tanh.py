@@ -2,12 +2,8 @@
 
 from __future__ import annotations
 
-from typing import Any
-
-import numpy as np
-
 from netdef.blob import Array
-from netdef.jit import kernel, prange
+from netdef.kernels.elementwise import tanh, tanh_backward
 from netdef.layer import register
 from netdef.layers.common.neuron import Neuron
 
@@ -35,20 +31,7 @@ class TanH(Neuron):
     """
 
     def map(self, x: Array, y: Array) -> None:
-        _map(x, y)
+        tanh(x, y)
 
     def chain(self, x: Array, y: Array, dy: Array, dx: Array) -> None:
-        _chain(y, dy, dx)
-
-
-@kernel
-def _map(x: Any, y: Any) -> None:
-    for i in prange(x.size):
-        y[i] = np.tanh(x[i])
-
-
-@kernel
-def _chain(y: Any, dy: Any, dx: Any) -> None:
-    one = y.dtype.type(1)
-    for i in prange(y.size):
-        dx[i] = dy[i] * (one - y[i] * y[i])
+        tanh_backward(y, dy, dx)

@@ -20,8 +20,8 @@ class Threshold(Neuron):
         bottom  x  any shape
         top     y  shape of x; may be x itself
 
-    It has no gradient, so nothing before it may learn through it: ``propagate_down: false`` says
-    that nothing should.
+    It has no gradient, so nothing can learn through it: where a layer before it learns, give it
+    ``propagate_down: false``.
 
     Example::
 

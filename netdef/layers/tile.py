@@ -8,7 +8,7 @@ from netdef.blob import Array, Blob, Shape
 from netdef.jit import kernel, prange
 from netdef.kernels.elementwise import BLOCK
 from netdef.layer import Layer, register
-from netdef.layers.common.arrays import as_rows
+from netdef.layers.common.arrays import as_rows, check_counts
 from netdef.layers.common.axes import axis_of
 
 
@@ -40,21 +40,11 @@ class Tile(Layer):
     def shapes(self, *bottoms: Shape) -> list[Shape]:
         (x,) = bottoms
         axis = axis_of(self, x, self.config.axis, "tile_param", "axis")
-        if not self.config.HasField("tiles"):
-            raise self.error("tiles is missing: how often to repeat the bottom", "tile_param")
-        if self.config.tiles < 1:
-            raise self.error(
-                f"tiles is {self.config.tiles}, but must be at least 1", "tile_param", "tiles"
-            )
+        check_counts(self, "tile_param", "tiles")
         return [(*x[:axis], x[axis] * self.config.tiles, *x[axis + 1 :])]
 
     def setup(self, bottom: list[Blob], top: list[Blob]) -> None:
         self._axis = self.config.axis % len(bottom[0].shape)
-
-    def _copies(self, y: Array) -> Array:
-        """The top as [rows, tiles, columns]."""
-        rows, columns = as_rows(y, self._axis).shape
-        return y.reshape(rows, self.config.tiles, columns // self.config.tiles)
 
     def forward(self, bottom: list[Blob], top: list[Blob]) -> None:
         _repeat(as_rows(bottom[0].data, self._axis), self._copies(top[0].data))
@@ -62,6 +52,11 @@ class Tile(Layer):
     def backward(self, top: list[Blob], bottom: list[Blob]) -> None:
         if bottom[0].diff is not None:
             _sum(self._copies(top[0].diff), as_rows(bottom[0].diff, self._axis))
+
+    def _copies(self, y: Array) -> Array:
+        """The top as [rows, tiles, columns]."""
+        rows, columns = as_rows(y, self._axis).shape
+        return y.reshape(rows, self.config.tiles, columns // self.config.tiles)
 
 
 @kernel

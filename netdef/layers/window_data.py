@@ -103,14 +103,16 @@ class WindowData(RecordLayer):
             )
         if c.crop_mode not in MODES:
             raise self.error(
-                f'crop_mode is "{c.crop_mode}": it can be "warp" or "square"',
+                f'crop_mode is "{c.crop_mode}", but must be "warp" or "square"',
                 self._field,
                 "crop_mode",
                 hint=did_you_mean(c.crop_mode, MODES),
             )
         if not 0 <= c.fg_fraction <= 1:
             raise self.error(
-                f"fg_fraction is {c.fg_fraction:g}: it can be 0 to 1", self._field, "fg_fraction"
+                f"fg_fraction is {c.fg_fraction:g}, but must be from 0 to 1",
+                self._field,
+                "fg_fraction",
             )
         return super().shapes(*bottoms)
 

@@ -103,7 +103,7 @@ MISTAKES = [
     Mistake(
         'type: "Accuracy" accuracy_param { top_k: 6 }',
         [X, LABEL],
-        "top_k is 6, but there are 5 classes",
+        "top_k is 6, but must be from 1 to 5: there are 5 classes",
         "6",
     ),
     Mistake('type: "Accuracy" accuracy_param { top_k: 0 }', [X, LABEL], "top_k is 0", "0"),

@@ -102,7 +102,7 @@ MISTAKES = [
     mistake("top_k: 4294967295", [X], "top_k is 4294967295, but must be", "4294967295"),
     mistake("", [(2, 0)], "the bottom 2x0 has no values to choose from", '"x0"'),
     mistake("axis: 1 top_k: 2", [(2, 0)], "the bottom 2x0 has no values to choose from", '"x0"'),
-    mistake("", [()], "needs a bottom of items, but it is a scalar", '"x0"'),
+    mistake("", [()], "needs a bottom with a batch axis, but it is a scalar", '"x0"'),
     mistake("axis: 0", [()], "axis is 0, but the bottom is scalar (0 axes)", "0"),
     Mistake('type: "ArgMax" top: "x0"', [X], 'cannot work in place on "x0"', '"x0"'),
 ]

@@ -75,9 +75,9 @@ CASES = [
 MISTAKES = [
     Mistake('type: "BatchNorm"', [X, X], "takes 1 bottom blob, but 2 given", '"x1"'),
     Mistake(
-        'type: "BatchNorm"', [()], "needs a bottom of at least 1 axis, but it is a scalar", '"x0"'
+        'type: "BatchNorm"', [()], "needs a bottom with a batch axis, but it is a scalar", '"x0"'
     ),
-    Mistake('type: "BatchNorm"', [(2, 0, 3)], "the bottom 2x0x3 has no channels on axis 1", '"x0"'),
+    Mistake('type: "BatchNorm"', [(2, 0, 3)], "the bottom 2x0x3 has no channels", '"x0"'),
     Mistake(
         'type: "BatchNorm" param { lr_mult: 0 } param { lr_mult: 1 }',
         [X],

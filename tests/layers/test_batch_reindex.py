@@ -55,7 +55,10 @@ MISTAKES = [
     ),
     Mistake('type: "BatchReindex"', [(4, 2), ()], "the index must have 1 axis", '"x1"'),
     Mistake(
-        'type: "BatchReindex"', [(), (3,)], "needs a bottom of items, but it is a scalar", '"x0"'
+        'type: "BatchReindex"',
+        [(), (3,)],
+        "needs a bottom with a batch axis, but it is a scalar",
+        '"x0"',
     ),
     mistake(
         [0, 4],

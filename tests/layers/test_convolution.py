@@ -132,11 +132,13 @@ def mistake(options: str, message: str, at: str, *bottoms: tuple[int, ...]) -> M
 
 
 MISTAKES = [
-    mistake("kernel_size: 3", "num_output must be at least 1", "convolution_param"),
+    mistake("kernel_size: 3", "num_output is missing", "convolution_param"),
     mistake("num_output: 4", "kernel_size is missing", "convolution_param"),
-    mistake("num_output: 4 kernel_size: 0", "kernel_size must be at least 1", "0"),
-    mistake("num_output: 4 kernel_size: 3 stride: 0", "stride must be at least 1", "0"),
-    mistake("num_output: 4 kernel_size: 3 dilation: 0", "dilation must be at least 1", "0"),
+    mistake("num_output: 4 kernel_size: 0", "kernel_size is 0, but must be at least 1", "0"),
+    mistake("num_output: 4 kernel_size: 3 stride: 0", "stride is 0, but must be at least 1", "0"),
+    mistake(
+        "num_output: 4 kernel_size: 3 dilation: 0", "dilation is 0, but must be at least 1", "0"
+    ),
     mistake("num_output: 4 kernel_h: 3", "give both kernel_h and kernel_w", "convolution_param"),
     mistake(
         "num_output: 4 kernel_size: 3 kernel_h: 3 kernel_w: 3",
@@ -164,7 +166,7 @@ MISTAKES = [
         "the kernel spans 7 but spatial axis 1 of the bottom 2x4x7x6 has 6 + 2 * 0 = 6",
         "3",
     ),
-    mistake("num_output: 4 kernel_size: 3 group: 0", "group must be at least 1", "0"),
+    mistake("num_output: 4 kernel_size: 3 group: 0", "group is 0, but must be at least 1", "0"),
     mistake(
         "num_output: 6 kernel_size: 3 group: 3",
         "4 channels of the bottom cannot be divided into 3 equal groups",
@@ -186,7 +188,7 @@ MISTAKES = [
         "the kernel spans 7 but spatial axis 1 of the bottom 2x4x7x6 has 6 + 2 * 0 = 6",
         "7",
     ),
-    mistake("num_output: 4 kernel_h: 3 kernel_w: 0", "kernel_size must be at least 1", "0"),
+    mistake("num_output: 4 kernel_h: 3 kernel_w: 0", "kernel_w is 0, but must be at least 1", "0"),
     mistake(
         "num_output: 4 kernel_size: 3 kernel_size: 5",
         "kernel_size has 2 values for 0 spatial axes: give one for all, or one for each",
@@ -195,7 +197,7 @@ MISTAKES = [
     ),
     mistake(
         "num_output: 4 kernel_size: 3",
-        "all bottoms must have one shape, but they are 2x4x7x6 and 2x4x7x5",
+        "all bottoms must have one shape, but the first is 2x4x7x6 and number 2 is 2x4x7x5",
         '"x1"',
         (2, 4, 7, 6),
         (2, 4, 7, 5),

@@ -55,7 +55,7 @@ def mistake(
 
 
 MISTAKES = [
-    mistake("batch_size: 0", "batch_size must be at least 1", "0"),
+    mistake("batch_size: 0", "batch_size is 0, but must be at least 1", "0"),
     mistake("batch_size: 2", "takes no bottom blobs, but 1 given", '"x0"', [(2, 3)]),
     mistake(
         "batch_size: 2 } transform_param { crop_size: 99",
@@ -377,12 +377,12 @@ def said(error: NetdefError, path: str) -> str:
 @pytest.mark.parametrize(
     ("data", "transform", "path", "message"),
     [
-        ("", "", "data_param/batch_size", "batch_size must be at least 1"),
+        ("", "", "data_param/batch_size", "batch_size is missing"),
         (
             "batch_size: 1 prefetch: 0",
             "",
             "data_param/prefetch",
-            "prefetch must be at least 1",
+            "prefetch is 0, but must be at least 1",
         ),
         (
             "batch_size: 1",

@@ -99,7 +99,7 @@ def mistake(options: str, message: str, at: str, *bottoms: tuple[int, ...]) -> M
 
 
 MISTAKES = [
-    mistake("kernel_size: 3", "num_output must be at least 1", "convolution_param"),
+    mistake("kernel_size: 3", "num_output is missing", "convolution_param"),
     mistake("num_output: 4", "kernel_size is missing", "convolution_param"),
     mistake(
         "num_output: 4 kernel_size: 3 pad: 3",
@@ -125,7 +125,7 @@ MISTAKES = [
     ),
     mistake(
         "num_output: 4 kernel_size: 3",
-        "all bottoms must have one shape, but they are 2x4x3x4 and 2x4x3x5",
+        "all bottoms must have one shape, but the first is 2x4x3x4 and number 2 is 2x4x3x5",
         '"x1"',
         (2, 4, 3, 4),
         (2, 4, 3, 5),

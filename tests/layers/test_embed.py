@@ -43,13 +43,13 @@ MISTAKES = [
     Mistake(
         'type: "Embed" embed_param { input_dim: 5 }',
         [(2,)],
-        "num_output must be at least 1",
+        "num_output is missing",
         "embed_param",
     ),
     Mistake(
         'type: "Embed" embed_param { num_output: 3 input_dim: 0 }',
         [(2,)],
-        "input_dim must be at least 1",
+        "input_dim is 0, but must be at least 1",
         "0",
     ),
     Mistake(

@@ -70,7 +70,7 @@ def mistake(message: str, at: str, tops: str = "x", options: str = "", more: str
 
 
 MISTAKES = [
-    mistake("batch_size must be at least 1", "0", options="batch_size: 0"),
+    mistake("batch_size is 0, but must be at least 1", "0", options="batch_size: 0"),
     mistake(
         "HDF5Data does not transform data",
         "transform_param",

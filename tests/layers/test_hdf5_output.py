@@ -43,7 +43,12 @@ MISTAKES = [
         "data and label must have as many rows, but are 3x2 and 4",
         '"x1"',
     ),
-    Mistake(TEXT, [(3, 1, 1, 1, 2), (3,)], "it can have 4 axes at most", '"x0"'),
+    Mistake(
+        TEXT,
+        [(3, 1, 1, 1, 2), (3,)],
+        "needs bottoms of at most 4 axes, but this is 3x1x1x1x2",
+        '"x0"',
+    ),
     Mistake('type: "HDF5Output"', [(3,), (3,)], "no file_name is given", "layer"),
 ]
 

@@ -87,7 +87,7 @@ def mistake(options: str, message: str, at: str, **more: Any) -> Mistake:
 
 
 MISTAKES = [
-    mistake("batch_size: 0", "batch_size must be at least 1", "0"),
+    mistake("batch_size: 0", "batch_size is 0, but must be at least 1", "0"),
     mistake("new_height: 9", "new_height is given, but new_width is not", "9"),
     mistake("new_width: 8", "new_width is given, but new_height is not", "8"),
     mistake(
@@ -301,7 +301,7 @@ def test_prefetch_is_that_of_data_param(make: Layers, depth: int) -> None:
     layer.message.data_param.prefetch = depth
     assert labels(layer, 3) == [0, 1, 2, 3, 4, 5, 6, 7, 8, 9, 0, 1]
     layer.message.data_param.prefetch = 0
-    with pytest.raises(NetdefError, match="prefetch must be at least 1"):
+    with pytest.raises(NetdefError, match="prefetch is 0, but must be at least 1"):
         layer.shapes()
 
 

@@ -54,8 +54,13 @@ def mistake(options: str, bottoms: Any, message: str, at: str) -> Mistake:
 
 MISTAKES = [
     mistake("num_output: 4", [(2, 3), (2, 3)], "takes 1 bottom blob, but 2 given", '"x1"'),
-    mistake("bias_term: false", [(2, 3)], "num_output must be at least 1", "inner_product_param"),
-    mistake("num_output: 0", [(2, 3)], "num_output must be at least 1", "0"),
+    mistake(
+        "bias_term: false",
+        [(2, 3)],
+        "num_output is missing",
+        "inner_product_param",
+    ),
+    mistake("num_output: 0", [(2, 3)], "num_output is 0, but must be at least 1", "0"),
     mistake("num_output: 4 axis: 2", [(2, 3)], "axis is 2, but the bottom is 2x3 (2 axes)", "2"),
     mistake("num_output: 4 axis: -3", [(2, 3)], "axis is -3, but the bottom is 2x3", "-3"),
     mistake(

@@ -146,8 +146,13 @@ MISTAKES = [
         "takes 3 top blobs, but 1 given",
         "layer",
     ),
-    mistake("expose_hidden: false", [X, (5, 3)], "num_output must be at least 1", "recurrent_p"),
-    mistake("num_output: 0", [X, (5, 3)], "num_output must be at least 1", "0"),
+    mistake(
+        "expose_hidden: false",
+        [X, (5, 3)],
+        "num_output is missing",
+        "recurrent_p",
+    ),
+    mistake("num_output: 0", [X, (5, 3)], "num_output is 0, but must be at least 1", "0"),
     mistake(
         SIZE,
         [(5, 3), (5, 3)],

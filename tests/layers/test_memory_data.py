@@ -41,13 +41,23 @@ def mistake(options: str, message: str, at: str) -> Mistake:
 
 
 MISTAKES = [
-    mistake(SHAPE, "batch_size must be at least 1", "memory_data_param"),
-    mistake(f"batch_size: 0 {SHAPE}", "batch_size must be at least 1", "0"),
+    mistake(SHAPE, "batch_size is missing", "memory_data_param"),
+    mistake(f"batch_size: 0 {SHAPE}", "batch_size is 0, but must be at least 1", "0"),
     mistake(
-        "batch_size: 2 channels: 0 height: 3 width: 4", "channels must be at least 1", "0 height"
+        "batch_size: 2 channels: 0 height: 3 width: 4",
+        "channels is 0, but must be at least 1",
+        "0 height",
     ),
-    mistake("batch_size: 2 channels: 2 width: 4", "height must be at least 1", "memory_data_param"),
-    mistake("batch_size: 2 channels: 2 height: 3", "width must be at least 1", "memory_data_param"),
+    mistake(
+        "batch_size: 2 channels: 2 width: 4",
+        "height is missing",
+        "memory_data_param",
+    ),
+    mistake(
+        "batch_size: 2 channels: 2 height: 3",
+        "width is missing",
+        "memory_data_param",
+    ),
     mistake("batch_size: 65536 channels: 3 height: 256 width: 256", "more than 2^31 - 1", "layer"),
     Mistake(LAYER, [], "no data was set", "layer", error=DataError),
     Mistake(f'{LAYER} top: "x"', [], "takes 2 top blobs, but 1 given", "layer"),

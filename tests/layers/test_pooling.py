@@ -195,9 +195,9 @@ MISTAKES = [
         (2, 3, 6),
     ),
     mistake("pool: MAX", "kernel_size is missing", "pooling_param"),
-    mistake("kernel_size: 0", "kernel and stride must be at least 1", "0"),
-    mistake("kernel_h: 2 kernel_w: 0", "kernel and stride must be at least 1", "0"),
-    mistake("kernel_size: 2 stride: 0", "kernel and stride must be at least 1", "0"),
+    mistake("kernel_size: 0", "kernel_size is 0, but must be at least 1", "0"),
+    mistake("kernel_h: 2 kernel_w: 0", "kernel_w is 0, but must be at least 1", "0"),
+    mistake("kernel_size: 2 stride: 0", "stride is 0, but must be at least 1", "0"),
     mistake("kernel_size: 5 pad: 5", "pad 5 must be less than the kernel, 5", "5 }"),
     mistake("kernel_h: 3 kernel_w: 2 pad: 2", "pad 2 must be less than the kernel, 2", "2 }"),
     mistake(

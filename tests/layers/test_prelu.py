@@ -149,4 +149,4 @@ def test_x_is_copied_only_where_backward_would_miss_it(text: str, keeps: bool) -
     net = Net.from_text(text)
     [layer] = [step.layer for step in net.program.steps if step.layer.type == "PReLU"]
     assert isinstance(layer, PReLU)
-    assert (layer._kept is not None) == keeps
+    assert (layer._kept._copy is not None) == keeps

@@ -115,7 +115,7 @@ EXPOSED = "expose_hidden: true num_output: 4"
 MISTAKES = [
     mistake(SIZE, [X], "takes 2 to 3 bottom blobs, but 1 given", "layer"),
     mistake(EXPOSED, [X, (5, 3)], "takes 3 to 4 bottom blobs, but 2 given", "layer"),
-    mistake("", [X, (5, 3)], "num_output must be at least 1", "recurrent_param"),
+    mistake("", [X, (5, 3)], "num_output is missing", "recurrent_param"),
     mistake(SIZE, [(5, 3), (5, 3)], "needs a bottom of at least 3 axes", '"x0"'),
     mistake(SIZE, [X, (3, 5)], "cont must be 5x3 (T x N) for an x of 5x3x3, but is 3x5", '"x1"'),
     mistake(SIZE, [X, (5, 3), STATE], "x_static must be 3x... (N, values), but is 1x3x4", '"x2"'),

@@ -96,8 +96,8 @@ def mistake(options: str, message: str, at: str, x: Shape = (2, 3, 9, 9)) -> Mis
 
 
 MISTAKES = [
-    Mistake('type: "SPP"', [(2, 3, 9, 9)], "pyramid_height must be at least 1", "layer"),
-    mistake("pyramid_height: 0", "pyramid_height must be at least 1", "0"),
+    Mistake('type: "SPP"', [(2, 3, 9, 9)], "pyramid_height is missing", "layer"),
+    mistake("pyramid_height: 0", "pyramid_height is 0, but must be at least 1", "0"),
     mistake(
         "pyramid_height: 3",
         "the bottom 2x3x9x5 cannot be pooled into 4 x 4 bins: 5 pixels need a kernel of 2 and "

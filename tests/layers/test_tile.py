@@ -41,7 +41,7 @@ def mistake(options: str, bottoms: Any, message: str, at: str) -> Mistake:
 
 MISTAKES = [
     mistake("tiles: 2", [X, X], "takes 1 bottom blob, but 2 given", '"x1"'),
-    mistake("", [X], "tiles is missing: how often to repeat the bottom", "tile_param"),
+    mistake("", [X], "tiles is missing", "tile_param"),
     mistake("tiles: 0", [X], "tiles is 0, but must be at least 1", "0"),
     mistake("tiles: -2", [X], "tiles is -2, but must be at least 1", "-2"),
     mistake("tiles: 2 axis: 3", [X], "axis is 3, but the bottom is 2x3x4 (3 axes)", "3"),

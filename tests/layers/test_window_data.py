@@ -111,7 +111,7 @@ def mistake(options: str, message: str, at: str, source: str = ONE_FILE) -> Mist
 CROP = "} transform_param { crop_size: 8"
 
 MISTAKES = [
-    mistake(CROP, "batch_size must be at least 1", "window_data_param"),
+    mistake(CROP, "batch_size is missing", "window_data_param"),
     mistake("batch_size: 1", "crop_size, the side of the crops, must be given", "layer"),
     mistake(
         "batch_size: 1 } transform_param { crop_size: 4294967295",
@@ -125,11 +125,13 @@ MISTAKES = [
     ),
     mistake(
         f'batch_size: 1 crop_mode: "sqare" {CROP}',
-        'crop_mode is "sqare": it can be "warp" or "square"',
+        'crop_mode is "sqare", but must be "warp" or "square"',
         '"sqare"',
     ),
     mistake(
-        f"batch_size: 1 fg_fraction: 1.5 {CROP}", "fg_fraction is 1.5: it can be 0 to 1", "1.5"
+        f"batch_size: 1 fg_fraction: 1.5 {CROP}",
+        "fg_fraction is 1.5, but must be from 0 to 1",
+        "1.5",
     ),
     mistake(f"batch_size: 1 fg_fraction: nan {CROP}", "fg_fraction is nan", "nan"),
     mistake(

@@ -53,6 +53,18 @@ class Kept:
         return self._bottom.flat if self._copy is None else self._copy
 
 
+def check_counts(layer: Layer, config: str, *fields: str) -> None:
+    """Raise unless each of these fields of the layer's message ``config`` is at least 1."""
+    message = getattr(layer.message, config)
+    for field in fields:
+        value = getattr(message, field)
+        if value < 1:
+            given = f"is {value}, but must be at least 1"
+            raise layer.error(
+                f"{field} {given if message.HasField(field) else 'is missing'}", config, field
+            )
+
+
 def as_rows(values: Array, axis: int) -> Array:
     """An array as a matrix: the axes before ``axis`` are its rows."""
     rows, columns = math.prod(values.shape[:axis]), math.prod(values.shape[axis:])

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
 
 from netdef.blob import Shape, shape_text
 from netdef.layer import Layer
@@ -21,7 +22,8 @@ def axis_of(layer: Layer, shape: Shape, axis: int, *path: str | int) -> int:
 def around(shape: Shape, axis: int, end: int | None = None) -> tuple[int, int, int]:
     """(outer, length, inner): the product before ``axis``, its length, the product after it.
 
-    With ``end`` the length is that of all axes from ``axis`` to the one before ``end``.
+    With ``end`` the length is that of all axes from ``axis`` to the one before ``end``. An axis
+    behind the last has the length 1.
     """
     end = axis + 1 if end is None else end
     return math.prod(shape[:axis]), math.prod(shape[axis:end]), math.prod(shape[end:])
@@ -33,6 +35,18 @@ def check_batch(layer: Layer, x: Shape) -> None:
         raise layer.error("needs a bottom with a batch axis, but it is a scalar", "bottom", 0)
 
 
+def check_same_shapes(layer: Layer, bottoms: Sequence[Shape]) -> None:
+    """Raise where a bottom has not the shape of the first."""
+    for i, shape in enumerate(bottoms):
+        if shape != bottoms[0]:
+            raise layer.error(
+                f"all bottoms must have one shape, but the first is {shape_text(bottoms[0])} and "
+                f"number {i + 1} is {shape_text(shape)}",
+                "bottom",
+                i,
+            )
+
+
 def check_same_items(layer: Layer, a: Shape, b: Shape) -> None:
     """Raise where two bottoms cannot be compared item by item and value by value."""
     if not a or not b or a[0] != b[0] or math.prod(a) != math.prod(b):
@@ -42,10 +56,6 @@ def check_same_items(layer: Layer, a: Shape, b: Shape) -> None:
             "bottom",
             1,
         )
-
-
-def _axes(axis: int, end: int | None) -> str:
-    return f"axis {axis}" if end is None or end <= axis + 1 else f"axes {axis} to {end - 1}"
 
 
 def learned_axes(layer: Layer, x: Shape, *path: str) -> Shape:

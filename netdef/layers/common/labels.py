@@ -11,7 +11,7 @@ from netdef.blob import Array, Blob, Shape, shape_text
 from netdef.errors import DataError
 from netdef.jit import inline, kernel, prange
 from netdef.layer import Layer
-from netdef.layers.common.axes import _axes, around
+from netdef.layers.common.axes import around
 
 
 def check_classes(layer: Layer, scores: Shape, axis: int, end: int | None = None) -> None:
@@ -38,6 +38,10 @@ def check_labels(
             1,
             hint=f"the labels should be {wanted}",
         )
+
+
+def _axes(axis: int, end: int | None) -> str:
+    return f"axis {axis}" if end is None or end <= axis + 1 else f"axes {axis} to {end - 1}"
 
 
 #: What ``read_label`` gives for a label to be left out, and for one that is no class.

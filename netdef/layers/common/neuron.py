@@ -4,11 +4,9 @@ from __future__ import annotations
 
 import math
 
-import numpy as np
-
 from netdef.blob import Array, Blob, Shape
 from netdef.layer import Layer
-from netdef.layers.common.arrays import scratch
+from netdef.layers.common.arrays import Kept
 
 
 class Neuron(Layer):
@@ -21,29 +19,20 @@ class Neuron(Layer):
     #: Whether the gradient is computed from x; working in place, forward then keeps a copy of it.
     reads_bottom = False
 
-    _kept: Array | None = None
-
     def shapes(self, *bottoms: Shape) -> list[Shape]:
         return [bottoms[0]]
 
     def setup(self, bottom: list[Blob], top: list[Blob]) -> None:
         needed = self.reads_bottom and (bottom[0].diff is not None or any(self.learn))
-        keep = needed and top[0].data is bottom[0].data
-        self._kept = scratch((bottom[0].count,), self.dtype) if keep else None
+        self._kept = Kept(bottom[0], top[0], needed)
 
     def forward(self, bottom: list[Blob], top: list[Blob]) -> None:
-        if self._kept is not None:
-            np.copyto(self._kept, bottom[0].flat)
+        self._kept.keep()
         self.map(bottom[0].flat, top[0].flat)
 
     def backward(self, top: list[Blob], bottom: list[Blob]) -> None:
-        if bottom[0].diff is None:
-            return
-        self.chain(self.before(bottom), top[0].flat, top[0].flat_diff, bottom[0].flat_diff)
-
-    def before(self, bottom: list[Blob]) -> Array:
-        """x as it was before forward, flat; kept where y overwrote it and the layer reads it."""
-        return bottom[0].flat if self._kept is None else self._kept
+        if bottom[0].diff is not None:
+            self.chain(self._kept.flat, top[0].flat, top[0].flat_diff, bottom[0].flat_diff)
 
     def map(self, x: Array, y: Array) -> None:
         """y = f(x), on flat arrays; ``y`` may be ``x``."""
@@ -55,11 +44,28 @@ class Neuron(Layer):
         raise NotImplementedError
 
 
-def log_base(layer: Layer, *path: str | int) -> float:
-    """The natural logarithm of the layer's ``base``, where -1 stands for e."""
-    base = layer.config.base
-    if base == -1:
-        return 1.0
-    if not 0 < base < math.inf:
-        raise layer.error(f"base is {base:g}, but must be above 0, or -1 for e", *path)
-    return math.log(base)
+class Based(Neuron):
+    """A neuron of ``base``, ``scale`` and ``shift``: Exp and its inverse, Log."""
+
+    def shapes(self, *bottoms: Shape) -> list[Shape]:
+        self.log_base()
+        return super().shapes(*bottoms)
+
+    def setup(self, bottom: list[Blob], top: list[Blob]) -> None:
+        super().setup(bottom, top)
+        self._log_base = self.dtype(self.log_base())
+        self._scale = self.dtype(self.config.scale)
+        self._shift = self.dtype(self.config.shift)
+
+    def log_base(self) -> float:
+        """The natural logarithm of ``base``, where -1 stands for e."""
+        base = self.config.base
+        if base == -1:
+            return 1.0
+        if not 0 < base < math.inf:
+            raise self.error(
+                f"base is {base:g}, but must be above 0, or -1 for e",
+                self.config_field or "",
+                "base",
+            )
+        return math.log(base)

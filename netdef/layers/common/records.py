@@ -1,4 +1,4 @@
-"""Layers that bring batches of records, which a thread of their own fills ahead."""
+"""Layers that bring records, most of them in batches that a thread of their own fills ahead."""
 
 from __future__ import annotations
 
@@ -9,24 +9,49 @@ from netdef.data.source import RecordError
 from netdef.errors import DataError, NetdefError
 from netdef.events import DataWrapped, Warned
 from netdef.layer import Arity, Layer
+from netdef.layers.common.arrays import check_counts
 
 
-class RecordLayer(Layer):
+class DataLayer(Layer):
+    """A layer that brings records in an order without end, and counts them."""
+
+    bottoms = 0
+    tops: Arity = 2
+    source = True
+
+    _records = 0
+
+    @property
+    def size(self) -> int:
+        """How many records make an epoch."""
+        raise NotImplementedError
+
+    @property
+    def records(self) -> int:
+        """How many records were delivered so far."""
+        return self._records
+
+    def seek(self, records: int) -> None:
+        """Continue as if ``records`` records had been delivered."""
+        self.close()
+        self._records = records
+
+    def backward(self, top: list[Blob], bottom: list[Blob]) -> None:
+        pass
+
+
+class RecordLayer(DataLayer):
     """A layer that brings batches of labelled images, which a thread of its own fills ahead.
 
     A subclass gives ``open``. What a batch holds depends on the seed and on how many records came
     before, so ``seek`` continues a run exactly.
     """
 
-    bottoms = 0
-    tops: Arity = 2
     dynamic = True
-    source = True
     also_reads = ("transform_param",)
     #: Whether the end of the records is an event; Caffe logs it for Data alone.
     tells_ends = False
 
-    _records = 0
     _size: int | None = None
     _warned = False
     _reader: Reader | None = None
@@ -42,10 +67,8 @@ class RecordLayer(Layer):
         return ""
 
     def shapes(self, *bottoms: Shape) -> list[Shape]:
-        if self.config.batch_size < 1:
-            raise self.error("batch_size must be at least 1", self._field, "batch_size")
-        if self._depth < 1:
-            raise self.error("prefetch must be at least 1", "data_param", "prefetch")
+        check_counts(self, self._field, "batch_size")
+        check_counts(self, "data_param", "prefetch")
         try:
             reader = self.open()
             try:
@@ -71,16 +94,6 @@ class RecordLayer(Layer):
             raise self.error("draws its records without end", hint="give --iterations")
         return self._size
 
-    @property
-    def records(self) -> int:
-        """How many records were delivered so far."""
-        return self._records
-
-    def seek(self, records: int) -> None:
-        """Continue as if ``records`` records had been delivered."""
-        self.close()
-        self._records = records
-
     def next_shapes(self, bottom: list[Blob]) -> list[Shape]:
         if self._next is None:
             self._next = self._take()
@@ -104,9 +117,6 @@ class RecordLayer(Layer):
         if doubt and not self._warned:
             self._warned = True
             self.emit(Warned(f'layer "{self.name}" ({self.type}): {doubt}'))
-
-    def backward(self, top: list[Blob], bottom: list[Blob]) -> None:
-        pass
 
     def close(self) -> None:
         """End the thread. The next batch asked for starts it again, where it was."""

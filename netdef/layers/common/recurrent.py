@@ -15,7 +15,7 @@ from netdef.kernels.gemm import Packed, gemm
 from netdef.kernels.recurrent import add_to_steps, carry, fill_rows, sum_steps
 from netdef.kernels.sums import add_column_sums
 from netdef.layer import MOST_VALUES, Layer, Param
-from netdef.layers.common.arrays import scratch
+from netdef.layers.common.arrays import as_rows, check_counts, scratch
 from netdef.proto import netdef_pb2 as pb
 
 #: Products of one step of a recurrent layer, fewer than which are not worth a second thread.
@@ -58,8 +58,7 @@ class Recurrent(Layer):
     def shapes(self, *bottoms: Shape) -> list[Shape]:
         x, cont = bottoms[:2]
         size = self.config.num_output
-        if size == 0:
-            raise self.error("num_output must be at least 1", "recurrent_param", "num_output")
+        check_counts(self, "recurrent_param", "num_output")
         if len(x) < 3:
             raise self.error(
                 f"needs a bottom of at least 3 axes (T steps, N sequences, values), but it is "
@@ -157,11 +156,11 @@ class Recurrent(Layer):
     def forward(self, bottom: list[Blob], top: list[Blob]) -> None:
         x, cont, steps = bottom[0].data, bottom[1].data, self.steps
         weight, bias = self.blobs[:2]
-        fill_rows(bias.flat, _rows(steps))
-        gemm(_rows(x), weight.data, _rows(steps), transpose_b=True, accumulate=True)
+        fill_rows(bias.flat, as_rows(steps, 2))
+        gemm(as_rows(x, 2), weight.data, as_rows(steps, 2), transpose_b=True, accumulate=True)
         if self._has_static:
             static = bottom[2].data
-            gemm(_lines(static), self.blobs[2].data, self._static, transpose_b=True)
+            gemm(as_rows(static, 1), self.blobs[2].data, self._static, transpose_b=True)
             add_to_steps(self._static, steps)
 
         self.values[:, 0] = self.values[:, -1]
@@ -196,15 +195,15 @@ class Recurrent(Layer):
             if bottom[i].diff is not None:
                 np.copyto(bottom[i].diff[0], gradient)
 
-        x, d_steps = bottom[0], _rows(self.d_steps)
+        x, d_steps = bottom[0], as_rows(self.d_steps, 2)
         if self.learn[0]:
-            gemm(d_steps, _rows(x.data), self.blobs[0].diff, transpose_a=True, accumulate=True)
+            gemm(d_steps, as_rows(x.data, 2), self.blobs[0].diff, transpose_a=True, accumulate=True)
         if self.learn[1]:
             add_column_sums(d_steps, self.blobs[1].flat_diff)
         if self.learn[self._hidden]:
-            gemm(d_steps, _rows(self._carried), hidden.diff, transpose_a=True, accumulate=True)
+            gemm(d_steps, as_rows(self._carried, 2), hidden.diff, transpose_a=True, accumulate=True)
         if x.diff is not None:
-            gemm(d_steps, self.blobs[0].data, _rows(x.diff))
+            gemm(d_steps, self.blobs[0].data, as_rows(x.diff, 2))
         if self._has_static:
             self._backward_static(bottom[2])
 
@@ -217,9 +216,15 @@ class Recurrent(Layer):
         sum_steps(self.d_steps, self._static)
         weight = self.blobs[2]
         if self.learn[2]:
-            gemm(self._static, _lines(static.data), weight.diff, transpose_a=True, accumulate=True)
+            gemm(
+                self._static,
+                as_rows(static.data, 1),
+                weight.diff,
+                transpose_a=True,
+                accumulate=True,
+            )
         if static.diff is not None:
-            gemm(self._static, weight.data, _lines(static.diff))
+            gemm(self._static, weight.data, as_rows(static.diff, 1))
 
     def step(self, t: int, cont: Array) -> None:
         """From ``steps[t]`` and ``values[:, t]`` compute ``values[:, t + 1]``."""
@@ -238,14 +243,3 @@ class Recurrent(Layer):
         """The gradient that the first top sends to h, [T, N, D]."""
         gradient: Array = top.diff
         return gradient
-
-
-def _lines(values: Array) -> Array:
-    """[N, ...] as [N, values]."""
-    return values.reshape(len(values), math.prod(values.shape[1:]))
-
-
-def _rows(values: Array) -> Array:
-    """[T, N, ...] as [T * N, values]."""
-    steps, count = values.shape[:2]
-    return values.reshape(steps * count, math.prod(values.shape[2:]))

@@ -13,8 +13,8 @@ from netdef.blob import Array, Blob, Shape, shape_text
 from netdef.kernels import convolution, pooling
 from netdef.kernels.sums import add_channel_sums
 from netdef.layer import MOST_VALUES, Layer, Param
-from netdef.layers.common.arrays import scratch
-from netdef.layers.common.axes import around, axis_of
+from netdef.layers.common.arrays import as_rows, check_counts, scratch
+from netdef.layers.common.axes import around, axis_of, check_same_shapes
 from netdef.proto import netdef_pb2 as pb
 
 
@@ -69,7 +69,7 @@ class Pool:
         """dx = the gradient of x from that of y; with ``add`` dx gains it."""
         x, dy, dx = _planes(x), _planes(dy), _planes(dx)
         if self._chooses:
-            pooling.route(dy, _planes(self.mask), add, dx.reshape(len(dx), math.prod(dx.shape[1:])))
+            pooling.route(dy, _planes(self.mask), add, as_rows(dx, 1))
         elif self._method == pb.PoolingParameter.AVE:
             pooling.spread(dy, self._window, add, dx)
         else:
@@ -152,7 +152,8 @@ class Sliding(Layer):
             )
         for i, n in enumerate(given):
             if n < least:
-                raise self.error(f"{name} must be at least {least}", *self.place(name, i))
+                place = self.place(name, i)
+                raise self.error(f"{place[1]} is {n}, but must be at least {least}", *place)
         return given if len(given) == axes else given * axes
 
     def place(self, name: str, axis: int) -> tuple[str | int, ...]:
@@ -233,19 +234,9 @@ class FilterBank(Sliding):
 
     def shapes(self, *bottoms: Shape) -> list[Shape]:
         x, c = bottoms[0], self.config
-        for i, other in enumerate(bottoms):
-            if other != x:
-                raise self.error(
-                    f"all bottoms must have one shape, but they are {shape_text(x)} and "
-                    f"{shape_text(other)}",
-                    "bottom",
-                    i,
-                )
+        check_same_shapes(self, bottoms)
         axis = self.channel_axis(x)
-        if c.num_output == 0:
-            raise self.error("num_output must be at least 1", "convolution_param", "num_output")
-        if c.group == 0:
-            raise self.error("group must be at least 1", "convolution_param", "group")
+        check_counts(self, "convolution_param", "num_output", "group")
         for what, count in (("channels of the bottom", x[axis]), ("num_output", c.num_output)):
             if count % c.group:
                 raise self.error(
