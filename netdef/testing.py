@@ -30,7 +30,7 @@ import numpy as np
 
 from netdef import jit, prototxt
 from netdef.blob import Array, Blob, Shape, shape_text
-from netdef.errors import NetdefError, NetError
+from netdef.errors import Location, NetdefError, NetError
 from netdef.layer import Layer, create
 from netdef.net import Net
 from netdef.proto import netdef_pb2 as pb
@@ -698,3 +698,19 @@ def check_mistake(mistake: Mistake) -> None:
     assert where is not None, f"the error has no location: {said}"
     pointed = where.source[where.column - 1 :]
     assert pointed.startswith(mistake.at), f"it points at: {pointed}"
+
+
+# -- layers by themselves --------------------------------------------------------------------------
+
+
+def locate(*path: str | int) -> Location:
+    """A place whose line says which path was asked for: for layers that no file describes."""
+    return Location("net.prototxt", 1, 1, source="/".join(map(str, path)))
+
+
+def deliver(layer: Layer) -> list[Array]:
+    """What a data layer brings in one forward pass, made as the program makes it."""
+    shapes = layer.next_shapes([]) if layer.dynamic else layer.shapes()
+    top = [Blob(np.full(shape, np.nan, layer.dtype)) for shape in shapes]
+    layer.forward([], top)
+    return [blob.data for blob in top]

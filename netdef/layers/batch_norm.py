@@ -75,11 +75,6 @@ class BatchNorm(Layer):
         yield Param("variance", (channels,), zero, learns=False)
         yield Param("factor", (1,), zero, learns=False)
 
-    @property
-    def _uses_stored(self) -> bool:
-        c = self.config
-        return bool(c.use_global_stats if c.HasField("use_global_stats") else self.phase == pb.TEST)
-
     def setup(self, bottom: list[Blob], top: list[Blob]) -> None:
         self._view = _, channels, _ = around(bottom[0].shape, 1)
         self._mean, self._variance, self._factor = scratch((3, channels), np.float64)
@@ -110,6 +105,11 @@ class BatchNorm(Layer):
             return
         dy, x = top[0].diff.reshape(self._view), self._kept.flat.reshape(self._view)
         standardize_backward(dy, x, self._mean, self._factor, self._sums, bottom[0].diff)
+
+    @property
+    def _uses_stored(self) -> bool:
+        c = self.config
+        return bool(c.use_global_stats if c.HasField("use_global_stats") else self.phase == pb.TEST)
 
 
 @serial

@@ -51,9 +51,6 @@ class Bias(Layer):
         if len(bottoms) == 1:
             yield Param("bias", self._bias_shape(*bottoms), self.config.filler)
 
-    def _bias_shape(self, x: Shape, *second: Shape) -> Shape:
-        return second[0] if second else learned_axes(self, x, "bias_param")
-
     def setup(self, bottom: list[Blob], top: list[Blob]) -> None:
         self._bias = bottom[1] if len(bottom) == 2 else self.blobs[0]
         self._view = aligned(self, bottom[0].shape, self._bias.shape, "bias_param")
@@ -70,3 +67,6 @@ class Bias(Layer):
             add_sums(top[0].diff.reshape(self._view), self.blobs[0].flat_diff)
         if bottom[0].diff is not None and bottom[0].diff is not top[0].diff:
             np.copyto(bottom[0].diff, top[0].diff)
+
+    def _bias_shape(self, x: Shape, *second: Shape) -> Shape:
+        return second[0] if second else learned_axes(self, x, "bias_param")

@@ -59,17 +59,10 @@ class Scale(Layer):
         if c.bias_term:
             yield Param("bias", shape, c.bias_filler)
 
-    def _scale_shape(self, x: Shape, *second: Shape) -> Shape:
-        return second[0] if second else learned_axes(self, x, "scale_param")
-
     def setup(self, bottom: list[Blob], top: list[Blob]) -> None:
         self._scale = bottom[1] if len(bottom) == 2 else self.blobs[0]
         self._view = aligned(self, bottom[0].shape, self._scale.shape, "scale_param")
         self._kept = Kept(bottom[0], top[0], self._moves_scale(bottom))
-
-    def _moves_scale(self, bottom: list[Blob]) -> bool:
-        """Whether anybody needs the gradient of the scale."""
-        return bottom[1].diff is not None if len(bottom) == 2 else self.learn[0]
 
     def forward(self, bottom: list[Blob], top: list[Blob]) -> None:
         self._kept.keep()
@@ -92,3 +85,10 @@ class Scale(Layer):
             add_sums(dy, bias_diff)
         if bottom[0].diff is not None:
             scale(top[0].flat_diff, self._scale.flat, self._view[2], bottom[0].flat_diff)
+
+    def _scale_shape(self, x: Shape, *second: Shape) -> Shape:
+        return second[0] if second else learned_axes(self, x, "scale_param")
+
+    def _moves_scale(self, bottom: list[Blob]) -> bool:
+        """Whether anybody needs the gradient of the scale."""
+        return bottom[1].diff is not None if len(bottom) == 2 else self.learn[0]

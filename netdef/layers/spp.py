@@ -57,28 +57,6 @@ class SPP(Layer):
             return [(*x[:2], 1, 1)]
         return [(x[0], sum(x[1] * 4**level for level in range(height)))]
 
-    def _check(self, x: Shape, level: int) -> None:
-        """Raise where an image cannot be divided into the bins of this level."""
-        bins = 2**level
-        kernel, _, pad = _window(x, bins)
-        for size, k, p in zip(x[2:], kernel, pad, strict=True):
-            if p >= k:
-                raise self.error(
-                    f"the bottom {shape_text(x)} cannot be pooled into {bins} x {bins} bins: "
-                    f"{size} pixels need a kernel of {k} and pad {p}, so a bin would see only "
-                    "padding",
-                    "spp_param",
-                    "pyramid_height",
-                    hint=f"at most {level} levels fit",
-                )
-        if self.config.pool == pb.SPPParameter.STOCHASTIC and any(pad):
-            raise self.error(
-                f"STOCHASTIC pooling goes without padding, but to pool {shape_text(x)} into {bins} "
-                f"x {bins} bins takes pad {pad[0]} and {pad[1]}",
-                "spp_param",
-                "pool",
-            )
-
     def setup(self, bottom: list[Blob], top: list[Blob]) -> None:
         x = bottom[0].shape
         shapes = [(*x[:2], 2**level, 2**level) for level in range(self.config.pyramid_height)]
@@ -111,6 +89,28 @@ class SPP(Layer):
             end = begin + as_rows(level, 1).shape[1]
             yield as_rows(values, 1)[:, begin:end]
             begin = end
+
+    def _check(self, x: Shape, level: int) -> None:
+        """Raise where an image cannot be divided into the bins of this level."""
+        bins = 2**level
+        kernel, _, pad = _window(x, bins)
+        for size, k, p in zip(x[2:], kernel, pad, strict=True):
+            if p >= k:
+                raise self.error(
+                    f"the bottom {shape_text(x)} cannot be pooled into {bins} x {bins} bins: "
+                    f"{size} pixels need a kernel of {k} and pad {p}, so a bin would see only "
+                    "padding",
+                    "spp_param",
+                    "pyramid_height",
+                    hint=f"at most {level} levels fit",
+                )
+        if self.config.pool == pb.SPPParameter.STOCHASTIC and any(pad):
+            raise self.error(
+                f"STOCHASTIC pooling goes without padding, but to pool {shape_text(x)} into {bins} "
+                f"x {bins} bins takes pad {pad[0]} and {pad[1]}",
+                "spp_param",
+                "pool",
+            )
 
 
 def _window(x: Shape, bins: int) -> tuple[list[int], list[int], list[int]]:

@@ -16,14 +16,13 @@ import numpy as np
 import pytest
 from google.protobuf import text_format
 
-from netdef.blob import Blob
 from netdef.data.datum import DatumImages
 from netdef.data.images import ImageSource
-from netdef.errors import DataError, Location, NetdefError, NetError
+from netdef.errors import DataError, NetdefError, NetError
 from netdef.events import DataWrapped, Event, Warned
 from netdef.layers.data import Data
 from netdef.proto import netdef_pb2 as pb
-from netdef.testing import Case, Mistake
+from netdef.testing import Case, Mistake, deliver, locate
 
 KEY = np.uint64(77)
 RNG = np.random.default_rng(0)
@@ -64,11 +63,6 @@ MISTAKES = [
     ),
     mistake("batch_size: 2", "there is no database at", '"/no/such/db"', source="/no/such/db"),
 ]
-
-
-def locate(*path: str | int) -> Location:
-    """A place whose line says which path was asked for."""
-    return Location("net.prototxt", 1, 1, source="/".join(map(str, path)))
 
 
 def datum(image: np.ndarray, label: int = 0) -> bytes:
@@ -136,13 +130,6 @@ def make() -> Iterator[Layers]:
     for layer in layers.made:
         layer.close()
     assert not [t for t in threading.enumerate() if t.name.endswith("(Data)")]
-
-
-def deliver(layer: Data) -> list[np.ndarray]:
-    """One forward pass, as the program makes it."""
-    top = [Blob(np.full(shape, np.nan, layer.dtype)) for shape in layer.next_shapes([])]
-    layer.forward([], top)
-    return [blob.data for blob in top]
 
 
 def labels(layer: Data, batches: int) -> list[list[int]]:

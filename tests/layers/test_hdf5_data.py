@@ -15,12 +15,12 @@ import pytest
 from google.protobuf import text_format
 
 from netdef.blob import Blob
-from netdef.errors import DataError, Location, NetdefError, NetError
+from netdef.errors import DataError, NetdefError, NetError
 from netdef.events import DataWrapped, Event
 from netdef.layers.hdf5_data import HDF5Data
 from netdef.proto import netdef_pb2 as pb
 from netdef.solver import Solver
-from netdef.testing import Case, Mistake
+from netdef.testing import Case, Mistake, deliver, locate
 
 KEY = np.uint64(77)
 RANDOM = np.random.default_rng(0)
@@ -87,11 +87,6 @@ MISTAKES = [
 ]
 
 
-def locate(*path: str | int) -> Location:
-    """A place whose line says which path was asked for."""
-    return Location("net.prototxt", 1, 1, source="/".join(map(str, path)))
-
-
 @pytest.fixture(autouse=True)
 def _in_a_folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(tmp_path)
@@ -121,13 +116,6 @@ def make() -> Iterator[Make]:
     yield build
     for layer in made:
         layer.close()
-
-
-def deliver(layer: HDF5Data) -> list[np.ndarray]:
-    """One forward pass, as the program makes it."""
-    top = [Blob(np.full(shape, np.nan, layer.dtype)) for shape in layer.shapes()]
-    layer.forward([], top)
-    return [blob.data for blob in top]
 
 
 def rows(layer: HDF5Data, batches: int) -> list[int]:

@@ -17,13 +17,12 @@ import numpy as np
 import pytest
 from google.protobuf import text_format
 
-from netdef.blob import Blob
-from netdef.errors import DataError, Location, NetdefError
+from netdef.errors import DataError, NetdefError
 from netdef.events import Event, Warned
 from netdef.layers.image_data import ImageData
 from netdef.net import TEST, Net
 from netdef.proto import netdef_pb2 as pb
-from netdef.testing import Case, Mistake
+from netdef.testing import Case, Mistake, deliver, locate
 
 KEY = np.uint64(77)
 RNG = np.random.default_rng(0)
@@ -119,11 +118,6 @@ MISTAKES = [
 ]
 
 
-def locate(*path: str | int) -> Location:
-    """A place whose line says which path was asked for."""
-    return Location("net.prototxt", 1, 1, source="/".join(map(str, path)))
-
-
 class Layers:
     """Makes layers and closes them when the test is over."""
 
@@ -157,13 +151,6 @@ def make() -> Iterator[Layers]:
     for layer in layers.made:
         layer.close()
     assert not [t for t in threading.enumerate() if t.name.endswith("(ImageData)")]
-
-
-def deliver(layer: ImageData) -> list[np.ndarray]:
-    """One forward pass, as the program makes it."""
-    top = [Blob(np.full(shape, np.nan, layer.dtype)) for shape in layer.next_shapes([])]
-    layer.forward([], top)
-    return [blob.data for blob in top]
 
 
 def labels(layer: ImageData, batches: int) -> list[int]:

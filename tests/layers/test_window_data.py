@@ -18,14 +18,13 @@ import numpy as np
 import pytest
 from google.protobuf import text_format
 
-from netdef.blob import Blob
 from netdef.data.windows import Cropper
 from netdef.errors import DataError, NetdefError, NetError
 from netdef.events import Event, Warned
 from netdef.layers.window_data import WindowData
 from netdef.net import Net
 from netdef.proto import netdef_pb2 as pb
-from netdef.testing import Case, Mistake
+from netdef.testing import Case, Mistake, deliver
 
 RNG = np.random.default_rng(0)
 IMAGES = RNG.integers(0, 256, (2, 20, 30, 3), np.uint8)
@@ -176,13 +175,6 @@ def make() -> Iterator[Layers]:
     for layer in layers.made:
         layer.close()
     assert not [t for t in threading.enumerate() if t.name.endswith("(WindowData)")]
-
-
-def deliver(layer: WindowData) -> list[np.ndarray]:
-    """One forward pass, as the program makes it."""
-    top = [Blob(np.full(shape, np.nan, layer.dtype)) for shape in layer.next_shapes([])]
-    layer.forward([], top)
-    return [blob.data for blob in top]
 
 
 def test_every_window_is_drawn_with_its_label(make: Layers) -> None:
