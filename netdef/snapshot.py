@@ -287,8 +287,9 @@ def _is_int(value: int) -> bool:
 
 def _hdf5_state(wire: Wire) -> State:
     with reading_hdf5(wire) as root:
-        if root.get("iter") is None:
-            if root.get("data") is not None:
+        names = root.names()
+        if "iter" not in names:
+            if "data" in names:
                 hint = "pass it with --weights"
                 raise wire.error("E402", "is a .caffemodel, not a .solverstate", hint)
             reason = 'is an HDF5 file without "iter", so it is not a .solverstate'

@@ -420,16 +420,6 @@ def test_groups_that_run_in_a_circle(tmp_path: Path) -> None:
         read_weights(path)
 
 
-def test_a_name_that_is_listed_but_not_found(tmp_path: Path) -> None:
-    """The index of a group is sorted, and searched as if it were."""
-    path = hdf5_model(tmp_path / "m.h5", data__fc1__0=VALUES, data__fc2__0=VALUES)
-    content = path.read_bytes()
-    assert content.count(b"fc1\0") == 1
-    path.write_bytes(content.replace(b"fc1\0", b"zz1\0"))
-    with pytest.raises(WeightsError, match=r"at /data/(zz1|fc2): it is listed, but not found"):
-        read_weights(path)
-
-
 def test_groups_nested_without_end(tmp_path: Path) -> None:
     path = hdf5_model(tmp_path / "m.h5", **{"data" + "__g" * 1500: None})
     (layer,) = read_weights(path)

@@ -41,9 +41,7 @@ def test_momentum_of_zero_may_be_given(agrees: Callable[..., None]) -> None:
             "Momentum cannot be used with AdaGrad, but momentum is 0.9",
             "0.9",
         ),
-        ("momentum: nan", "Momentum cannot be used with AdaGrad, but momentum is nan", "nan"),
         ("delta: -1e-8", "delta cannot be -1e-08", "-1e-8"),
-        ("delta: nan", "delta cannot be nan", "nan"),
     ],
 )
 def test_mistakes(
