@@ -141,9 +141,12 @@ class Program:
         except NetError as error:
             first = error.diagnostics[0]
             layer = self._layer_of(number)
-            field = layer.config_field or ""
-            name = "weight_filler" if planned.index == 0 else "bias_filler"
-            raise layer.error(first.message, field, name, "type", hint=first.hint) from error
+            # Layers call it weight_filler, bias_filler or filler: it is the one that says this.
+            names = [
+                field.name for field, said in layer.config.ListFields() if said == planned.filler
+            ]
+            path = [layer.config_field or "", *names[:1], "type"]
+            raise layer.error(first.message, *path, hint=first.hint) from error
 
     def _layer_of(self, number: int) -> Layer:
         """The layer of a parameter."""

@@ -42,6 +42,12 @@ CASES = [
 ]
 
 MISTAKES = [
+    Mistake(
+        'type: "PReLU" prelu_param { filler { type: "xxx" } }',
+        [(2, 3)],
+        'unknown filler type "xxx"',
+        '"xxx"',
+    ),
     Mistake('type: "PReLU"', [X, X], "takes 1 bottom blob, but 2 given", '"x1"'),
     Mistake(
         'type: "PReLU"',

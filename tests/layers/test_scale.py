@@ -59,6 +59,12 @@ CASES = [
 ]
 
 MISTAKES = [
+    Mistake(
+        'type: "Scale" scale_param { bias_term: true bias_filler { type: "xxx" } }',
+        [(2, 3)],
+        'unknown filler type "xxx"',
+        '"xxx"',
+    ),
     Mistake('type: "Scale"', [X, X, X], "takes 1 to 2 bottom blobs, but 3 given", '"x2"'),
     Mistake(
         'type: "Scale" scale_param { axis: 4 }',
