@@ -432,8 +432,9 @@ class Solver:
                 dtype(scale), dtype(0 if l1 else strength), dtype(strength if l1 else 0)
             )
             blob = learnable.blob
+            own_rate = rate * learnable.lr_mult
             self._rule.update(
-                blob.flat, blob.flat_diff, history, rate * learnable.lr_mult, decay, self.iter
+                rule.Update(blob.flat, blob.flat_diff, history, own_rate, decay, self.iter)
             )
             if self.net.program.debug:
                 self._debug_update(learnable.layer, learnable.name, blob.data, blob.diff)

@@ -2,15 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
 
-from netdef.blob import Array
 from netdef.jit import kernel, prange
 from netdef.kernels.fma import fma, product
-from netdef.solvers.rule import Decay, Rule, gradient, rule
+from netdef.solvers.rule import Rule, Update, gradient, rule
 
 
 @rule("AdaDelta")
@@ -50,19 +48,21 @@ class AdaDelta(Rule):
         self.check_share("momentum")
         self.check_delta()
 
-    def update(
-        self,
-        weight: Array,
-        gradient: Array,
-        history: Sequence[Array],
-        rate: float,
-        decay: Decay,
-        iteration: int,
-    ) -> None:
+    def update(self, given: Update) -> None:
         keep, delta = self.value("momentum"), self.value("delta")
         take = self.dtype(1) - keep
-        h, s = history
-        _ada_delta(weight, gradient, h, s, self.dtype(rate), keep, take, delta, decay)
+        h, s = given.history
+        _ada_delta(
+            given.weight,
+            given.gradient,
+            h,
+            s,
+            self.dtype(given.rate),
+            keep,
+            take,
+            delta,
+            given.decay,
+        )
 
 
 @kernel

@@ -2,15 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
 
-from netdef.blob import Array
 from netdef.jit import kernel, prange
 from netdef.kernels.fma import product
-from netdef.solvers.rule import Decay, Rule, gradient, rule
+from netdef.solvers.rule import Rule, Update, gradient, rule
 
 
 @rule("AdaGrad")
@@ -44,16 +42,15 @@ class AdaGrad(Rule):
         self.refuse_momentum()
         self.check_delta()
 
-    def update(
-        self,
-        weight: Array,
-        gradient: Array,
-        history: Sequence[Array],
-        rate: float,
-        decay: Decay,
-        iteration: int,
-    ) -> None:
-        _ada_grad(weight, gradient, history[0], self.dtype(rate), self.value("delta"), decay)
+    def update(self, given: Update) -> None:
+        _ada_grad(
+            given.weight,
+            given.gradient,
+            given.history[0],
+            self.dtype(given.rate),
+            self.value("delta"),
+            given.decay,
+        )
 
 
 @kernel

@@ -3,15 +3,13 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
 
-from netdef.blob import Array
 from netdef.jit import kernel, prange
 from netdef.kernels.fma import fma, product
-from netdef.solvers.rule import Decay, Rule, gradient, rule
+from netdef.solvers.rule import Rule, Update, gradient, rule
 
 
 @rule("Adam")
@@ -52,24 +50,28 @@ class Adam(Rule):
         self.check_share("momentum2")
         self.check_delta()
 
-    def update(
-        self,
-        weight: Array,
-        gradient: Array,
-        history: Sequence[Array],
-        rate: float,
-        decay: Decay,
-        iteration: int,
-    ) -> None:
+    def update(self, given: Update) -> None:
         keep1, keep2 = self.value("momentum"), self.value("momentum2")
         take1, take2 = self.dtype(1) - keep1, self.dtype(1) - keep2
         # Caffe computes the correction in double, from the shares as the net has them.
-        t = iteration + 1
+        t = given.iteration + 1
         correction = math.sqrt(1 - float(keep2) ** t) / (1 - float(keep1) ** t)
-        scale = self.dtype(rate) * self.dtype(correction)
+        scale = self.dtype(given.rate) * self.dtype(correction)
         delta = self.value("delta")
-        m, v = history
-        _adam(weight, gradient, m, v, scale, keep1, take1, keep2, take2, delta, decay)
+        m, v = given.history
+        _adam(
+            given.weight,
+            given.gradient,
+            m,
+            v,
+            scale,
+            keep1,
+            take1,
+            keep2,
+            take2,
+            delta,
+            given.decay,
+        )
 
 
 @kernel

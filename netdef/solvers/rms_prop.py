@@ -2,15 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
 
-from netdef.blob import Array
 from netdef.jit import kernel, prange
 from netdef.kernels.fma import fma, product
-from netdef.solvers.rule import Decay, Rule, gradient, rule
+from netdef.solvers.rule import Rule, Update, gradient, rule
 
 
 @rule("RMSProp")
@@ -46,18 +44,19 @@ class RMSProp(Rule):
         self.check_share("rms_decay")
         self.check_delta()
 
-    def update(
-        self,
-        weight: Array,
-        gradient: Array,
-        history: Sequence[Array],
-        rate: float,
-        decay: Decay,
-        iteration: int,
-    ) -> None:
+    def update(self, given: Update) -> None:
         keep, delta = self.value("rms_decay"), self.value("delta")
         take = self.dtype(1) - keep
-        _rms_prop(weight, gradient, history[0], self.dtype(rate), keep, take, delta, decay)
+        _rms_prop(
+            given.weight,
+            given.gradient,
+            given.history[0],
+            self.dtype(given.rate),
+            keep,
+            take,
+            delta,
+            given.decay,
+        )
 
 
 @kernel

@@ -38,6 +38,20 @@ class Decay(NamedTuple):
     l1: Any
 
 
+class Update(NamedTuple):
+    """What one update of one parameter is made from.
+
+    All arrays are flat; ``rate`` is the learning rate of this parameter at this ``iteration``.
+    """
+
+    weight: Array
+    gradient: Array
+    history: Sequence[Array]
+    rate: float
+    decay: Decay
+    iteration: int
+
+
 class Rule:
     """Base class. ``histories``: how many arrays a rule keeps for each parameter, of its shape."""
 
@@ -55,19 +69,8 @@ class Rule:
     def check(self) -> None:
         """Raise ``self.error(...)`` where the solver's fields make no sense for this rule."""
 
-    def update(
-        self,
-        weight: Array,
-        gradient: Array,
-        history: Sequence[Array],
-        rate: float,
-        decay: Decay,
-        iteration: int,
-    ) -> None:
-        """Change ``weight`` and ``history`` in place; leave in ``gradient`` what was subtracted.
-
-        All arrays are flat; ``rate`` is the learning rate of this parameter at this ``iteration``.
-        """
+    def update(self, given: Update) -> None:
+        """Change weight and history in place; leave in the gradient what was subtracted."""
         raise NotImplementedError
 
     def value(self, field: str) -> Any:

@@ -2,13 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from typing import Any
 
-from netdef.blob import Array
 from netdef.jit import kernel, prange
 from netdef.kernels.fma import fma
-from netdef.solvers.rule import Decay, Rule, gradient, rule
+from netdef.solvers.rule import Rule, Update, gradient, rule
 
 
 @rule("SGD")
@@ -39,17 +37,16 @@ class SGD(Rule):
     tricks", 2012.
     """
 
-    def update(
-        self,
-        weight: Array,
-        gradient: Array,
-        history: Sequence[Array],
-        rate: float,
-        decay: Decay,
-        iteration: int,
-    ) -> None:
+    def update(self, given: Update) -> None:
         momentum = self.value("momentum")
-        _sgd(weight, gradient, history[0], self.dtype(rate), momentum, decay)
+        _sgd(
+            given.weight,
+            given.gradient,
+            given.history[0],
+            self.dtype(given.rate),
+            momentum,
+            given.decay,
+        )
 
 
 @kernel

@@ -109,7 +109,8 @@ class Update:
         self.decay = rule.Decay(dtype(0.3), dtype(0.0123), dtype(0))
         self.before = self.w.copy(), self.dw.copy(), [h.copy() for h in self.history]
         with threads(count):
-            self.rule.update(self.w, self.dw, self.history, float(self.rate), self.decay, 6)
+            rate = float(self.rate)
+            self.rule.update(rule.Update(self.w, self.dw, self.history, rate, self.decay, 6))
 
     @property
     def gradient(self) -> Any:
