@@ -160,6 +160,11 @@ class Layer:
         message = f'layer "{self.name}" ({self.type}): {text}'
         return kind(message, location=self.locate(*path), hint=hint)
 
+    def located(self, error: NetdefError, *path: str | int) -> NetdefError:
+        """The first mistake that ``error`` tells of, as ``self.error`` tells it."""
+        first = error.diagnostics[0]
+        return self.error(first.message, *path, hint=first.hint, kind=type(error))
+
     def draw_key(self, seed: int) -> Any:
         """The key of this layer's random stream in the run with this seed."""
         return rng.key(seed, f"{pb.Phase.Name(self.phase)}/{self.name}")

@@ -139,14 +139,13 @@ class Program:
         try:
             fillers.fill(planned.filler, data, key)
         except NetError as error:
-            first = error.diagnostics[0]
             layer = self._layer_of(number)
             # Layers call it weight_filler, bias_filler or filler: it is the one that says this.
             names = [
                 field.name for field, said in layer.config.ListFields() if said == planned.filler
             ]
             path = [layer.config_field or "", *names[:1], "type"]
-            raise layer.error(first.message, *path, hint=first.hint) from error
+            raise layer.located(error, *path) from error
 
     def _layer_of(self, number: int) -> Layer:
         """The layer of a parameter."""

@@ -111,7 +111,6 @@ class DummyData(Layer):
         try:
             fillers.fill(self._filler(top), blob.data, key, int(self.iteration))
         except NetError as error:
-            first = error.diagnostics[0]
             index = top if len(self.config.data_filler) > 1 else 0
             path = ("dummy_data_param", "data_filler", index, "type")
-            raise self.error(first.message, *path, hint=first.hint) from error
+            raise self.located(error, *path) from error

@@ -74,14 +74,14 @@ class HDF5Output(Layer):
 
     def setup(self, bottom: list[Blob], top: list[Blob]) -> None:
         if self._writer is None:
-            with self._located():
+            with self._explained():
                 probe_folder(self.config.file_name)
             self._writer = RowWriter(self.config.file_name)
 
     def forward(self, bottom: list[Blob], top: list[Blob]) -> None:
         assert self._writer is not None
         data, label = (blob.data.reshape(to_four_axes(blob.shape)) for blob in bottom)
-        with self._located():
+        with self._explained():
             self._writer.add({"data": data, "label": label})
 
     def backward(self, top: list[Blob], bottom: list[Blob]) -> None:
@@ -94,9 +94,8 @@ class HDF5Output(Layer):
         self._writer = other._writer
 
     @contextlib.contextmanager
-    def _located(self) -> Iterator[None]:
+    def _explained(self) -> Iterator[None]:
         try:
             yield
         except OutputError as error:
-            first, path = error.diagnostics[0], ("hdf5_output_param", "file_name")
-            raise self.error(first.message, *path, hint=first.hint, kind=OutputError) from error
+            raise self.located(error, "hdf5_output_param", "file_name") from error
