@@ -17,6 +17,13 @@ from netdef.errors import NetdefError, did_you_mean
 from netdef.layer import Layer, Param, register
 from netdef.pycaffe import stand_in
 
+#: Where code that is not the user's lies: netdef, and what Python runs to import.
+NOT_THEIRS = (
+    os.path.dirname(os.path.dirname(os.path.abspath(__file__))) + os.sep,
+    os.path.dirname(importlib.__file__) + os.sep,
+    "<frozen ",
+)
+
 
 @register("Python", config="python_param")
 class Python(Layer):
@@ -154,12 +161,11 @@ class Python(Layer):
 
     def _blame(self, what: str, error: Exception) -> NetdefError:
         """What the user is told of an exception in code of theirs."""
-        last = traceback.extract_tb(error.__traceback__)[-1]
         said = " ".join(str(error).split())
         return self.error(
             f"{what}: {said or type(error).__name__}",
             "python_param",
-            hint=f"{type(error).__name__} at {last.filename}:{last.lineno}",
+            hint=f"{type(error).__name__}{_place(error)}",
         )
 
     def setup(self, bottom: list[Blob], top: list[Blob]) -> None:
@@ -202,3 +208,14 @@ class Python(Layer):
         propagate_down = [x.diff is not None for x in bottom]
         with self._blaming("backward"):
             self._user.backward(self._top, propagate_down, self._bottom)
+
+
+def _place(error: Exception) -> str:
+    """Where in the user's code an exception comes from, if it is from there."""
+    if isinstance(error, SyntaxError) and error.filename:
+        return f" at {error.filename}:{error.lineno}"
+    for frame in reversed(traceback.extract_tb(error.__traceback__)):
+        # What they call is not to blame: netdef's blobs, Python's import.
+        if not frame.filename.startswith(NOT_THEIRS):
+            return f" at {frame.filename}:{frame.lineno}"
+    return ""

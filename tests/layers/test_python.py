@@ -115,6 +115,33 @@ def test_the_error_names_the_line_of_the_users_code() -> None:
     assert said.hint.startswith("AttributeError at ")
 
 
+@pytest.mark.parametrize(
+    ("source", "hint"),
+    [
+        ("def f(:\n", "SyntaxError at {file}:1"),
+        ("\nimport os\nos.path.join(3)\n", "TypeError at "),
+        ("import caffe\n\ncaffe.Blob.zeros((-1,))\n", "ValueError at {file}:3"),
+    ],
+)
+def test_an_import_that_fails_is_placed(
+    source: str, hint: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    file = tmp_path / "broken_here.py"
+    file.write_text(source, encoding="utf-8")
+    with pytest.raises(NetError) as caught:
+        net(behind_input(python("A", module="broken_here")))
+    [said] = caught.value.diagnostics
+    assert said.hint.startswith(hint.format(file=file))
+    assert "importlib" not in said.hint
+
+
+def test_a_module_that_cannot_have_this_name() -> None:
+    with pytest.raises(NetError) as caught:
+        net(behind_input(python("A", module=".")))
+    assert caught.value.diagnostics[0].hint == "TypeError"
+
+
 def test_a_parameter_starts_as_setup_left_it_and_is_saved(tmp_path: Path) -> None:
     text = behind_input(python("Gain", 'param_str: "2.5"'))
     first = net(text)
