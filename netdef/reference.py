@@ -11,7 +11,7 @@ from __future__ import annotations
 
 import inspect
 import json
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
@@ -186,12 +186,12 @@ def fields_table(message: Any, names: tuple[str, ...] = ()) -> str:
 # -- pages -----------------------------------------------------------------------------------------
 
 
-def _sections(parts: Iterator[tuple[str, str]]) -> str:
+def _sections(parts: Iterable[tuple[str, str]]) -> str:
     """Headings and what stands under them, where there is anything."""
     return "\n\n".join(f"{title}\n\n{text}" for title, text in parts if text)
 
 
-def _entry_page(heading: str, said: Entry, parameters: Iterator[tuple[str, str]]) -> str:
+def _entry_page(heading: str, said: Entry, parameters: Iterable[tuple[str, str]]) -> str:
     def parts() -> Iterator[tuple[str, str]]:
         yield heading, "\n\n".join(filter(None, (said.summary, said.body)))
         yield from parameters
@@ -224,21 +224,19 @@ def layers_page() -> str:
     for type_name, said in layer_entries().items():
         lines.append(f"| [{type_name}]({type_name}.md) | {_cell(said.summary)} |")
     return _sections(
-        iter(
-            [
-                (
-                    "# Layers",
-                    "`netdef layers` prints this list, `netdef layers TYPE` the page of a type.",
-                ),
-                ("## Types", "\n".join(lines)),
-                (
-                    "## What every layer has",
-                    fields_table(pb.LayerParameter.DESCRIPTOR, LAYER_FIELDS),
-                ),
-                ("### `param`", fields_table(pb.ParamSpec.DESCRIPTOR)),
-                ("### `include`, `exclude`", fields_table(pb.NetStateRule.DESCRIPTOR)),
-            ]
-        )
+        [
+            (
+                "# Layers",
+                "`netdef layers` prints this list, `netdef layers TYPE` the page of a type.",
+            ),
+            ("## Types", "\n".join(lines)),
+            (
+                "## What every layer has",
+                fields_table(pb.LayerParameter.DESCRIPTOR, LAYER_FIELDS),
+            ),
+            ("### `param`", fields_table(pb.ParamSpec.DESCRIPTOR)),
+            ("### `include`, `exclude`", fields_table(pb.NetStateRule.DESCRIPTOR)),
+        ]
     )
 
 
@@ -248,20 +246,18 @@ def solvers_page() -> str:
     def rules() -> Iterator[str]:
         for name, described in rule.rules().items():
             said = entry(described)
-            yield _entry_page(f"### {name}", said, iter(())).rstrip("\n")
+            yield _entry_page(f"### {name}", said, ()).rstrip("\n")
 
     policies = ["| `lr_policy` | learning rate |", "|---|---|"]
     for name, policy in schedule.POLICIES.items():
         policies.append(f'| `"{name}"` | `{entry(policy).summary}` |')
     return _sections(
-        iter(
-            [
-                ("# Solvers", comment(pb.SolverParameter.DESCRIPTOR)),
-                ("## Update rules", "Chosen by `type`.\n\n" + "\n\n".join(rules())),
-                ("## Learning-rate policies", "\n".join(policies)),
-                ("## Fields", fields_table(pb.SolverParameter.DESCRIPTOR)),
-            ]
-        )
+        [
+            ("# Solvers", comment(pb.SolverParameter.DESCRIPTOR)),
+            ("## Update rules", "Chosen by `type`.\n\n" + "\n\n".join(rules())),
+            ("## Learning-rate policies", "\n".join(policies)),
+            ("## Fields", fields_table(pb.SolverParameter.DESCRIPTOR)),
+        ]
     )
 
 
@@ -271,13 +267,11 @@ def fillers_page() -> str:
     for name, filler in fillers.FILLERS.items():
         lines.append(f'| `"{name}"` | {_cell(entry(filler).summary)} |')
     return _sections(
-        iter(
-            [
-                ("# Fillers", comment(pb.FillerParameter.DESCRIPTOR)),
-                ("## Types", "\n".join(lines)),
-                ("## Fields", fields_table(pb.FillerParameter.DESCRIPTOR)),
-            ]
-        )
+        [
+            ("# Fillers", comment(pb.FillerParameter.DESCRIPTOR)),
+            ("## Types", "\n".join(lines)),
+            ("## Fields", fields_table(pb.FillerParameter.DESCRIPTOR)),
+        ]
     )
 
 
