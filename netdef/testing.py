@@ -660,6 +660,19 @@ def in_a_net(case: Case) -> None:
         assert_same_bits(found, expected, "in a net")
 
 
+def tops_may_be_overwritten(case: Case) -> None:
+    """Backward reads no top: a layer behind may have worked on it in place. Not asked of all."""
+    with Trial(case) as trial:
+        expected = trial.run()
+        for blob in trial.layer.blobs:
+            blob.diff.fill(0)
+        trial.forward()
+        trial.top[0].data.fill(7)
+        trial.backward()
+        found = {blob.name: expected[blob.name] for blob in trial.top} | trial.gradients()
+        assert_same_bits(found, expected, "with tops overwritten")
+
+
 def _net_text(given: Case | Mistake) -> str:
     """A net of the layer and of an Input layer for each of its bottoms."""
     own = prototxt.parse(given.prototxt, pb.LayerParameter).message
@@ -706,6 +719,23 @@ def check_mistake(mistake: Mistake) -> None:
 def locate(*path: str | int) -> Location:
     """A place whose line says which path was asked for: for layers that no file describes."""
     return Location("net.prototxt", 1, 1, source="/".join(map(str, path)))
+
+
+def assert_seek_continues(straight: Any, resumed: Any, records: int) -> None:
+    """Fail unless a layer that seeks brings, bit by bit, what one that got there brings.
+
+    Beyond the first hundred records both seek: to deliver so many would take too long.
+    """
+    if records < 100:
+        while straight.records < records:
+            deliver(straight)
+    else:
+        straight.seek(records)
+    resumed.seek(records)
+    assert resumed.records == straight.records == records
+    for _ in range(4):
+        for a, b in zip(deliver(straight), deliver(resumed), strict=True):
+            np.testing.assert_array_equal(a, b)
 
 
 def deliver(layer: Layer) -> list[Array]:
