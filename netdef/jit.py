@@ -5,7 +5,8 @@
 ``inline``     a helper called by kernels
 
 All are compiled without Python objects and release the GIL. Machine code is cached on disk, in a
-folder whose name is a hash of netdef's sources, so an edit never meets a stale kernel. Kernels must
+folder for each module whose name is a hash of its source and of what it imports, so an edit never
+meets a stale kernel. Kernels must
 stand at module level: one made by a closure is never found in the cache again.
 
 Floating point: multiply-add contraction is allowed, reassociation is not. A reduction therefore has
@@ -27,6 +28,7 @@ import threading
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
+from functools import cache
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -49,44 +51,41 @@ __all__ = [
 
 F = TypeVar("F", bound=Callable[..., Any])
 
-#: Folders of earlier netdef versions that nobody used for this long are removed.
+#: Cache folders that nobody used for this long are removed.
 STALE_CACHE_SECONDS = 30 * 24 * 3600
 
 
 #: How a cache folder is called: by a hash.
 _CACHE_NAME = re.compile(r"[0-9a-f]{16}")
 
+#: Code of ours that a module's kernels may be made of.
+_IMPORT = re.compile(r"^from (netdef[\w.]*) import (\([^)]*\)|.*)", re.MULTILINE)
+
 
 def _cache_dir() -> str:
-    """The folder for this netdef on this kind of machine, made if need be."""
-    digest = hashlib.sha256(f"{numba.__version__} {sys.version} {platform.machine()}".encode())
-    package = Path(__file__).parent
-    for source in sorted(package.rglob("*.py")):
-        digest.update(source.read_bytes())
+    """Where the cache folders of all modules lie; made if need be."""
     roots = [os.environ.get("NETDEF_CACHE_DIR"), os.environ.get("XDG_CACHE_HOME"), "~/.cache"]
     for root in roots:
         if not root:
             continue
-        parent = Path(root).expanduser() / "netdef-kernels"
-        folder = parent / digest.hexdigest()[:16]
+        folder = Path(root).expanduser() / "netdef-kernels"
         try:
             folder.mkdir(parents=True, exist_ok=True)
-            os.utime(folder)
             if os.access(folder, os.W_OK):
-                _remove_stale(parent)
+                _remove_stale(folder)
                 return str(folder)
         except OSError:
             continue
-    return _temporary_cache_dir(digest.hexdigest()[:16])
+    return _temporary_cache_dir()
 
 
-def _temporary_cache_dir(name: str) -> str:
+def _temporary_cache_dir() -> str:
     """A folder for those who have no writable home.
 
     Everyone may make folders there, and a cache is code that will be run: so it must be ours and
     closed to others, or else it is a new one, for this process alone.
     """
-    folder = Path(tempfile.gettempdir()) / f"netdef-{os.getuid()}-{name}"
+    folder = Path(tempfile.gettempdir()) / f"netdef-{os.getuid()}"
     with suppress(OSError):
         folder.mkdir(mode=0o700, exist_ok=True)
         found = folder.lstat()
@@ -106,6 +105,49 @@ def _remove_stale(parent: Path) -> None:
             # Only what this module made: the folder above may be anybody's.
             if _CACHE_NAME.fullmatch(folder.name) and folder.stat().st_mtime < oldest:
                 shutil.rmtree(folder, ignore_errors=True)
+
+
+@cache
+def cache_folder(source: str) -> str:
+    """The cache folder for the kernels of one source file, on this kind of machine.
+
+    Its name is a hash of that file and of all of netdef that it imports, directly or not. Numba
+    itself looks at the file alone, and would run old code where a helper in another one changed.
+    """
+    digest = hashlib.sha256(f"{numba.__version__} {sys.version} {platform.machine()}".encode())
+    for path in sorted(_behind(Path(source))):
+        digest.update(path.read_bytes())
+    folder = Path(CACHE_DIR) / digest.hexdigest()[:16]
+    with suppress(OSError):
+        folder.mkdir(exist_ok=True)
+        os.utime(folder)
+    return str(folder)
+
+
+def _behind(source: Path) -> set[Path]:
+    """A source file, this one, and those of netdef that they import."""
+    found: set[Path] = set()
+    waiting = [source, Path(__file__)]
+    while waiting:
+        path = waiting.pop()
+        if path in found or not path.is_file():
+            continue
+        found.add(path)
+        waiting += _imported(path)
+    return found
+
+
+@cache
+def _imported(source: Path) -> list[Path]:
+    package = Path(__file__).parent
+    paths = []
+    for module, names in _IMPORT.findall(source.read_text(encoding="utf-8")):
+        base = package.joinpath(*module.split(".")[1:])
+        # ``from netdef.kernels import convolution`` names a module, ``from netdef.jit import
+        # kernel`` what stands in one.
+        paths += [base.with_suffix(".py"), base / "__init__.py"]
+        paths += [base / f"{name}.py" for name in re.findall(r"\w+", names)]
+    return paths
 
 
 CACHE_DIR = _cache_dir()
@@ -133,7 +175,7 @@ def _compile(function: F, **options: Any) -> F:
     # Numba reads its cache folder when a function is decorated; other users of Numba in this
     # process keep theirs.
     other = config.CACHE_DIR
-    config.CACHE_DIR = CACHE_DIR
+    config.CACHE_DIR = cache_folder(function.__code__.co_filename)
     try:
         compiled: F = numba.njit(**_COMMON, **options)(function)
     finally:

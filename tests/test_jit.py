@@ -166,13 +166,14 @@ KERNELS = """
 import sys
 import numpy as np
 from netdef import jit
+from netdef.kernels import elementwise
 from netdef.kernels.elementwise import add
 compiled = []
 stop = jit.on_compile(compiled.append)
 add(np.ones(4, np.float32), np.ones(4, np.float32))
 stop()
 add(np.ones(4, np.float64), np.ones(4, np.float64))
-print(jit.CACHE_DIR, jit.num_threads(), *compiled)
+print(jit.cache_folder(elementwise.__file__), jit.num_threads(), *compiled)
 """
 
 
@@ -201,19 +202,31 @@ def test_a_second_process_finds_what_the_first_compiled(tmp_path: Path) -> None:
 
 
 def test_the_cache_of_other_sources_is_another_folder(tmp_path: Path) -> None:
+    """A kernel is compiled anew where its file or one that it imports has changed, and only then."""
     copy = tmp_path / "copy" / "netdef"
     shutil.copytree(Path(netdef.__file__).parent, copy)
-    script = "from netdef import jit; print(jit.CACHE_DIR)"
+    script = (
+        "from netdef import jit\n"
+        "from netdef.kernels import elementwise, gemm\n"
+        "from netdef.layers.common import windows\n"
+        "print(*(jit.cache_folder(m.__file__) for m in (elementwise, gemm, windows)))"
+    )
 
-    def folder() -> str:
-        (found,) = run(script, NETDEF_CACHE_DIR=str(tmp_path), PYTHONPATH=str(copy.parent))
-        return found
+    def folders() -> list[str]:
+        return run(script, NETDEF_CACHE_DIR=str(tmp_path), PYTHONPATH=str(copy.parent))
 
-    before = folder()
-    assert before == folder()
-    with (copy / "layers" / "relu.py").open("a") as source:
-        source.write("# another comment\n")
-    assert folder() != before
+    def change(*path: str) -> list[bool]:
+        before = folders()
+        with copy.joinpath(*path).open("a") as source:
+            source.write("# another comment\n")
+        return [a != b for a, b in zip(before, folders(), strict=True)]
+
+    assert folders() == folders()
+    assert change("layers", "relu.py") == [False, False, False]
+    assert change("kernels", "gemm.py") == [False, True, True]
+    assert change("kernels", "microkernel.py") == [False, True, True]
+    assert change("kernels", "pooling.py") == [False, False, True], "the second name in its line"
+    assert change("jit.py") == [True, True, True]
 
 
 def test_caches_that_nobody_used_for_long_are_removed(tmp_path: Path) -> None:
@@ -235,7 +248,7 @@ def test_a_cache_folder_that_cannot_be_made(tmp_path: Path) -> None:
     (found,) = run(
         script, NETDEF_CACHE_DIR=str(tmp_path / "file"), XDG_CACHE_HOME=str(tmp_path / "xdg")
     )
-    assert Path(found).parent == tmp_path / "xdg" / "netdef-kernels"
+    assert Path(found) == tmp_path / "xdg" / "netdef-kernels"
     (found,) = run(
         script,
         NETDEF_CACHE_DIR=str(tmp_path / "file"),
