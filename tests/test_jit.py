@@ -202,7 +202,7 @@ def test_a_second_process_finds_what_the_first_compiled(tmp_path: Path) -> None:
 
 
 def test_the_cache_of_other_sources_is_another_folder(tmp_path: Path) -> None:
-    """A kernel is compiled anew where its file or one that it imports has changed, and only then."""
+    """A kernel is compiled anew where its file or one it imports has changed, and only then."""
     copy = tmp_path / "copy" / "netdef"
     shutil.copytree(Path(netdef.__file__).parent, copy)
     script = (
