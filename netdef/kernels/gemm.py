@@ -1,16 +1,26 @@
-"""Matrix products: c = op(a) op(b), packed for the micro-kernel.
+"""Matrix products: c = op(a) op(b), on the micro-kernel.
 
 ::
 
-    for each DEPTH-deep slice of k          in order, so every element is summed in one fixed order
-        pack op(a)[:, slice]  into panels [k, ROWS]        in parallel
-        pack op(b)[slice, :]  into panels [k, columns]     in parallel
-        for each (panel of b, group of panels of a)        in parallel: each owns its tiles of c
-            for each panel of a in the group: micro-kernel
+                               group of panels
+                              +---+---+---+---+
+                      slice k |   |   |   |   |  right factor, packed: [k, columns] panels
+                              +---+---+---+---+
+        block of rows  +---+  +---+---+---+---+
+                       |   |  |   |   |   |   |  one job: a block of rows of c times a group of
+                       |   |  |   |   |   |   |  panels, slice by slice of k
+                       +---+  +---+---+---+---+
+                  left factor,
+               read where it is
 
-Packing makes every load of the micro-kernel contiguous whatever the transposition, and pads ragged
-edges with zeros. Results do not depend on the number of threads. A right factor that many products
-share, such as the weights that every step of a sequence is multiplied by, is ``Packed`` once.
+The micro-kernel takes its left factor from anywhere and wants the right one in panels. So one
+factor is packed, whole, before the product; the other is never copied. Which one is right is free
+to choose, since c = l r is also c^T = r^T l^T: it is the one that costs less, a few images rather
+than the weights of a layer. The transposed tiles of c then take a detour through scratch memory.
+
+Every element of c is summed in the order of k, ``DEPTH`` terms at a time, whatever is chosen.
+Results do not depend on the number of threads. A right factor that many products share, such as the
+weights that every step of a sequence is multiplied by, is ``Packed`` once.
 """
 
 from __future__ import annotations
@@ -20,11 +30,15 @@ from typing import Any
 import numpy as np
 
 from netdef.blob import Array
-from netdef.jit import inline, kernel, prange, workspace
+from netdef.jit import inline, kernel, num_threads, prange, workspace
 from netdef.kernels.microkernel import DEPTH, ROWS, columns, columns_of, multiply_tile
+from netdef.kernels.vectors import copy_lanes, lanes, transpose_block
 
-#: Panels of a that one job takes: with DEPTH they fill a part of the second-level cache.
-GROUP = 16
+#: Panels that a job takes at once: with DEPTH they fill a part of the second-level cache.
+GROUP = 8
+
+#: Tiles of rows that a job takes at most.
+BLOCK = 8
 
 
 def gemm(
@@ -43,15 +57,21 @@ def gemm(
     k = a.shape[0] if transpose_a else a.shape[1]
     if a.size != m * k or b.size != k * n:
         raise ValueError(f"cannot multiply {a.shape} by {b.shape} into {c.shape}")
-    if m == 0 or n == 0:
+    if _empty(m, n, k, c, accumulate):
         return
-    if k == 0:
-        if not accumulate:
-            c.fill(0)
-        return
-    width = _width(n, c.itemsize)
-    work = workspace(min(k, DEPTH) * (-(-m // ROWS) * ROWS + width), c.dtype)
-    _gemm(a, b, c, transpose_a, transpose_b, accumulate, work, work[:0])
+    # Distances between the rows and between the columns of op(a) and op(b).
+    left = (1, m) if transpose_a else (k, 1)
+    right = (1, k) if transpose_b else (n, 1)
+    itemsize = c.itemsize
+    # What each choice copies: the right factor, and c where it comes out transposed.
+    if n * k <= m * k + m * n:
+        packed = workspace(k * _width(n, itemsize), c.dtype)
+        _pack(b.reshape(-1), *right, k, n, packed)
+        _multiply(a.reshape(-1), *left, packed, m, n, k, c, False, accumulate, num_threads())
+    else:
+        packed = workspace(k * _width(m, itemsize) + _detour(m, itemsize), c.dtype)
+        _pack(a.reshape(-1), *left[::-1], k, m, packed)
+        _multiply(b.reshape(-1), *right[::-1], packed, n, m, k, c, True, accumulate, num_threads())
 
 
 class Packed:
@@ -60,7 +80,6 @@ class Packed:
     def __init__(self, k: int, n: int, dtype: Any) -> None:
         self._shape = k, n
         self._panels = np.empty(k * _width(n, np.dtype(dtype).itemsize), dtype)
-        self._nothing = np.empty((0, 0), dtype)
 
     def pack(self, b: Array, transpose_b: bool = False) -> None:
         """Take the values of op(b)."""
@@ -68,7 +87,8 @@ class Packed:
         if b.size != k * n:
             raise ValueError(f"cannot pack {b.shape} as {k} x {n}")
         if b.size:
-            _pack_right(b.reshape(-1), k, n, transpose_b, self._panels)
+            row, column = (1, k) if transpose_b else (n, 1)
+            _pack(b.reshape(-1), row, column, k, n, self._panels)
 
     def multiply(self, a: Array, c: Array, accumulate: bool = False) -> None:
         """c = a op(b), or c += a op(b): the bits that ``gemm`` gives."""
@@ -76,14 +96,19 @@ class Packed:
         m = len(a)
         if a.shape != (m, k) or c.shape != (m, n):
             raise ValueError(f"cannot multiply {a.shape} by {k} x {n} into {c.shape}")
-        if m == 0 or n == 0:
+        if _empty(m, n, k, c, accumulate):
             return
-        if k == 0:
-            if not accumulate:
-                c.fill(0)
-            return
-        work = workspace(min(k, DEPTH) * -(-m // ROWS) * ROWS, c.dtype)
-        _gemm(a, self._nothing, c, False, False, accumulate, work, self._panels)
+        flat = a.reshape(-1)
+        _multiply(flat, k, 1, self._panels, m, n, k, c, False, accumulate, num_threads())
+
+
+def _empty(m: int, n: int, k: int, c: Array, accumulate: bool) -> bool:
+    """Whether there is nothing to multiply; c is then what a sum of nothing makes it."""
+    if m and n and k:
+        return False
+    if not accumulate:
+        c.fill(0)
+    return True
 
 
 def _width(n: int, itemsize: int) -> int:
@@ -92,171 +117,151 @@ def _width(n: int, itemsize: int) -> int:
     return -(-n // wide) * wide
 
 
+def _detour(n: int, itemsize: int) -> int:
+    """Scratch memory, behind the panels, for the tiles of a product that comes out transposed."""
+    return num_threads() * BLOCK * ROWS * min(GROUP * columns_of(itemsize), _width(n, itemsize))
+
+
 @kernel
-def _pack_right(b: Any, k: Any, n: Any, transpose_b: Any, packed: Any) -> None:
-    """The panels of all slices of k, one slice after the other."""
+def _pack(b: Any, row: Any, column: Any, k: Any, n: Any, packed: Any) -> None:
+    """The panels of all slices of k, one slice after the other: [slice, panel, depth, columns]."""
     wide = columns(b[0])
     panels = (n + wide - 1) // wide
-    b_row, b_column = (1, k) if transpose_b else (n, 1)
-    for k0 in range(0, k, DEPTH):
+    slices = (k + DEPTH - 1) // DEPTH
+    for job in prange(slices * panels):
+        k0 = job // panels * DEPTH
+        first = job % panels * wide
         depth = min(DEPTH, k - k0)
-        for p in prange(panels):
-            first = p * wide
-            pack(
-                b,
-                first * b_column + k0 * b_row,
-                b_column,
-                b_row,
-                min(wide, n - first),
-                depth,
-                wide,
-                packed,
-                (k0 * panels + p * depth) * wide,
-            )
+        target = (k0 * panels + job % panels * depth) * wide
+        count = min(wide, n - first)
+        if column == 1:
+            _pack_rows(b, k0 * row + first, row, depth, count, packed, target)
+        else:
+            # The factor is transposed: its columns are rows, whose elements are neighbours.
+            _transpose(b, k0 + first * column, column, count, depth, packed, target, wide)
+
+
+@inline
+def _pack_rows(b: Any, at: Any, row: Any, depth: Any, count: Any, packed: Any, target: Any) -> None:
+    """A panel whose rows are neighbours in b."""
+    like = b.dtype.type(0)
+    size = b.itemsize
+    wide = columns(like)
+    for lane in range(0, wide, lanes(like)):
+        source = b.ctypes.data + (at + lane) * size
+        to = packed.ctypes.data + (target + lane) * size
+        for _ in range(depth):
+            copy_lanes(like, to, source, 0, count - lane, lanes(like))
+            source += row * size
+            to += wide * size
 
 
 @kernel
-def _gemm(
+def _multiply(
     a: Any,
-    b: Any,
-    c: Any,
-    transpose_a: Any,
-    transpose_b: Any,
-    accumulate: Any,
-    work: Any,
+    a_row: Any,
+    a_column: Any,
     packed: Any,
-) -> None:
-    """``packed``: b as ``_pack_right`` packs it, or nothing; then there is room for it in work."""
-    m, n = c.shape
-    k = a.shape[0] if transpose_a else a.shape[1]
-    like = work[0]
-    wide = columns(like)
-    a_panels = (m + ROWS - 1) // ROWS
-    b_panels = (n + wide - 1) // wide
-    groups = (a_panels + GROUP - 1) // GROUP
-    a_flat = a.reshape(-1)
-    b_flat = b.reshape(-1)
-    c_flat = c.reshape(-1)
-    # Strides of op(a) and op(b): along their first and second axis.
-    a_row, a_column = (1, m) if transpose_a else (k, 1)
-    b_row, b_column = (1, k) if transpose_b else (n, 1)
-    for k0 in range(0, k, DEPTH):
-        depth = min(DEPTH, k - k0)
-        ready = packed.size > 0
-        panels = packed if ready else work
-        b_start = k0 * b_panels * wide if ready else a_panels * ROWS * depth
-        for p in prange(a_panels):
-            first = p * ROWS
-            pack(
-                a_flat,
-                first * a_row + k0 * a_column,
-                a_row,
-                a_column,
-                min(ROWS, m - first),
-                depth,
-                ROWS,
-                work,
-                p * ROWS * depth,
-            )
-        if not ready:
-            for p in prange(b_panels):
-                first = p * wide
-                pack(
-                    b_flat,
-                    first * b_column + k0 * b_row,
-                    b_column,
-                    b_row,
-                    min(wide, n - first),
-                    depth,
-                    wide,
-                    work,
-                    b_start + p * wide * depth,
-                )
-        add = 1 if accumulate or k0 > 0 else 0
-        for job in prange(b_panels * groups):
-            q = job // groups
-            first_panel = (job % groups) * GROUP
-            for p in range(first_panel, min(first_panel + GROUP, a_panels)):
-                store_tile(
-                    work,
-                    p * ROWS * depth,
-                    panels,
-                    b_start + q * wide * depth,
-                    depth,
-                    c_flat,
-                    p * ROWS * n + q * wide,
-                    n,
-                    min(ROWS, m - p * ROWS),
-                    min(wide, n - q * wide),
-                    add,
-                )
-
-
-@inline
-def pack(
-    source: Any,
-    start: Any,
-    lane_stride: Any,
-    depth_stride: Any,
-    lanes: Any,
-    depth: Any,
-    panel: Any,
-    out: Any,
-    at: Any,
-) -> None:
-    """Copy ``lanes`` lines of ``depth`` numbers into a [depth, panel] panel, zeros beyond."""
-    zero = source.dtype.type(0)
-    if lane_stride == 1:
-        for d in range(depth):
-            line = start + d * depth_stride
-            target = at + d * panel
-            for i in range(lanes):
-                out[target + i] = source[line + i]
-            for i in range(lanes, panel):
-                out[target + i] = zero
-    else:
-        for i in range(lanes):
-            line = start + i * lane_stride
-            for d in range(depth):
-                out[at + d * panel + i] = source[line + d * depth_stride]
-        for i in range(lanes, panel):
-            for d in range(depth):
-                out[at + d * panel + i] = zero
-
-
-@inline
-def store_tile(
-    a: Any,
-    a_at: Any,
-    b: Any,
-    b_at: Any,
-    depth: Any,
+    m: Any,
+    n: Any,
+    k: Any,
     c: Any,
-    c_at: Any,
-    stride: Any,
-    rows: Any,
-    wide: Any,
-    add: Any,
+    transposed: Any,
+    accumulate: Any,
+    workers: Any,
 ) -> None:
-    """One tile of c, at ``c[c_at]``, from the packed panels at ``a[a_at]`` and ``b[b_at]``.
-
-    ``rows`` and ``wide`` are what of the tile lies inside c; a ragged tile goes through a whole
-    one. Offsets, not slices: a slice counts references, and threads would contend for the counter.
-    """
-    like = c.dtype.type(0)
+    """The product of a [m, k] and packed [k, n], into c [m, n] or, ``transposed``, c [n, m]."""
+    c_flat = c.reshape(-1)
+    like = c_flat[0]
     size = c.itemsize
-    full = columns(like)
-    panel_a = a.ctypes.data + a_at * size
-    panel_b = b.ctypes.data + b_at * size
-    if rows == ROWS and wide == full:
-        multiply_tile(like, depth, panel_a, panel_b, c.ctypes.data + c_at * size, stride, add)
-        return
-    tile = np.empty(ROWS * full, c.dtype)
-    multiply_tile(like, depth, panel_a, panel_b, tile.ctypes.data, full, 0)
-    for i in range(rows):
-        row = c_at + i * stride
-        for j in range(wide):
-            if add != 0:
-                c[row + j] += tile[i * full + j]
+    wide = columns(like)
+    panels = (n + wide - 1) // wide
+    row_tiles = (m + ROWS - 1) // ROWS
+    groups = (panels + GROUP - 1) // GROUP
+    # As many blocks of rows as share the work equally.
+    blocks = (row_tiles + BLOCK - 1) // BLOCK
+    blocks = min(row_tiles, (blocks * groups + workers - 1) // workers * workers // groups)
+    blocks = max(blocks, (row_tiles + BLOCK - 1) // BLOCK)
+    scratch_row = min(GROUP, panels) * wide
+    scratch_size = BLOCK * ROWS * scratch_row
+    for worker in prange(workers):
+        scratch = k * panels * wide + worker * scratch_size
+        for job in range(
+            blocks * groups * worker // workers, blocks * groups * (worker + 1) // workers
+        ):
+            block = job // groups
+            first_row = block * row_tiles // blocks * ROWS
+            end_row = min(m, (block + 1) * row_tiles // blocks * ROWS)
+            first_panel = job % groups * panels // groups
+            end_panel = (job % groups + 1) * panels // groups
+            count = min(n, end_panel * wide) - first_panel * wide
+            if transposed:
+                at = scratch
+                c_row = scratch_row
+                base = packed.ctypes.data
+                if accumulate:
+                    _transpose(
+                        c_flat,
+                        first_panel * wide * m + first_row,
+                        m,
+                        count,
+                        end_row - first_row,
+                        packed,
+                        at,
+                        c_row,
+                    )
             else:
-                c[row + j] = tile[i * full + j]
+                at = first_row * n + first_panel * wide
+                c_row = n
+                base = c_flat.ctypes.data
+            for k0 in range(0, k, DEPTH):
+                depth = min(DEPTH, k - k0)
+                add = 1 if accumulate or k0 > 0 else 0
+                for row in range(first_row, end_row, ROWS):
+                    for panel in range(first_panel, end_panel):
+                        column = (panel - first_panel) * wide
+                        multiply_tile(
+                            like,
+                            depth,
+                            a.ctypes.data + (row * a_row + k0 * a_column) * size,
+                            a_row,
+                            a_column,
+                            packed.ctypes.data + (k0 * panels + panel * depth) * wide * size,
+                            wide,
+                            base + (at + (row - first_row) * c_row + column) * size,
+                            c_row,
+                            min(ROWS, end_row - row),
+                            min(wide, count - column),
+                            add,
+                        )
+            if transposed:
+                _transpose(
+                    packed,
+                    at,
+                    c_row,
+                    end_row - first_row,
+                    count,
+                    c_flat,
+                    first_panel * wide * m + first_row,
+                    m,
+                )
+
+
+@inline
+def _transpose(
+    x: Any, x_at: Any, x_row: Any, rows: Any, columns: Any, y: Any, y_at: Any, y_row: Any
+) -> None:
+    """y[j, i] = x[i, j] for a matrix in each of two flat arrays."""
+    like = x.dtype.type(0)
+    size = x.itemsize
+    for i in range(0, rows, lanes(like)):
+        for j in range(0, columns, lanes(like)):
+            transpose_block(
+                like,
+                y.ctypes.data + (y_at + j * y_row + i) * size,
+                y_row,
+                x.ctypes.data + (x_at + i * x_row + j) * size,
+                x_row,
+                rows - i,
+                columns - j,
+            )

@@ -1,14 +1,14 @@
 """The SIMD micro-kernel: every matrix product in netdef ends here.
 
-It computes one register tile of a product of packed panels::
+It computes one register tile of a product::
 
                       columns(like)
                    +----------------+
-             k  |  |  panel of b    |   one vector load per row and vector
+             k  |  |       b        |   one vector load per row and vector
                    +----------------+
         k
      +-----+       +----------------+
-     | a^T | ROWS  |   tile of c    |   ROWS x VECTORS accumulators, held in registers
+     |  a  | ROWS  |   tile of c    |   ROWS x VECTORS accumulators, held in registers
      +-----+       +----------------+
 
 Each step over k loads ``VECTORS`` vectors of b, broadcasts ``ROWS`` numbers of a, and issues
@@ -17,6 +17,13 @@ loop runs at the machine's peak: Goto & van de Geijn, "Anatomy of high-performan
 multiplication", 2008; Van Zee & van de Geijn, "BLIS", 2015. LLVM's loop vectoriser does not find
 this tile, so it is emitted as LLVM IR. Vector width and tile follow the host; the same IR is legal
 anywhere.
+
+BLIS packs both factors. Here only b has to stand in vectors: numbers of a are broadcast, which
+costs the same from any address, so a is read where it is, through the distances between its rows
+and between its columns. Weights are therefore never copied.
+
+Fewer rows or columns take smaller tiles, and masks where those do not end with c, so nothing beyond
+the edges of c is read or written.
 """
 
 from __future__ import annotations
@@ -26,27 +33,21 @@ from typing import Any
 import llvmlite.binding as llvm
 from llvmlite import ir
 from numba import types
-from numba.core import cgutils
 from numba.extending import intrinsic
+
+from netdef.kernels.vectors import VECTOR_BYTES, Vectors
 
 _features = llvm.get_host_cpu_features()
 
-
-def _host(feature: str) -> bool:
-    return bool(_features.get(feature, False))
-
-
-if _host("avx512f"):
-    VECTOR_BYTES, ROWS = 64, 12  # 24 of 32 registers accumulate
-elif _host("avx2") or _host("avx"):
-    VECTOR_BYTES, ROWS = 32, 6  # 12 of 16
-else:
-    VECTOR_BYTES, ROWS = 16, 12  # NEON: 24 of 32; SSE spills a little
+#: Rows of the whole tile. 12 x 2 accumulators leave 8 of 32 registers to the factors; where there
+#: are 16 registers (AVX2), 6 x 2 leave 4.
+ROWS = 12 if _features.get("avx512f") or not _features.get("avx") else 6
 
 #: Vectors of c in a row of the tile.
 VECTORS = 2
 
-#: Depth of a packed panel: a panel of b then fits the first-level cache, one of a the second.
+#: Steps over k that one tile takes: so many rows of b fit the first-level cache, a group of such
+#: panels the second. Sums over more are taken slice by slice, in order.
 DEPTH = 256
 
 
@@ -55,15 +56,10 @@ def columns_of(itemsize: int) -> int:
     return VECTORS * VECTOR_BYTES // itemsize
 
 
-def _lanes(element: Any) -> int:
-    lanes: int = VECTOR_BYTES // (element.bitwidth // 8)
-    return lanes
-
-
 @intrinsic  # type: ignore[untyped-decorator]
 def columns(typingctx: Any, like: Any) -> Any:
     """Width of the tile for elements of the type of ``like``: a constant in compiled code."""
-    width = VECTORS * _lanes(like)
+    width = columns_of(like.bitwidth // 8)
 
     def codegen(context: Any, builder: Any, signature: Any, args: Any) -> Any:
         return ir.Constant(ir.IntType(64), width)
@@ -73,88 +69,149 @@ def columns(typingctx: Any, like: Any) -> Any:
 
 @intrinsic  # type: ignore[untyped-decorator]
 def multiply_tile(
-    typingctx: Any, like: Any, k: Any, a: Any, b: Any, c: Any, stride: Any, accumulate: Any
+    typingctx: Any,
+    like: Any,
+    k: Any,
+    a: Any,
+    a_row: Any,
+    a_column: Any,
+    b: Any,
+    b_row: Any,
+    c: Any,
+    c_row: Any,
+    rows: Any,
+    lanes: Any,
+    accumulate: Any,
 ) -> Any:
-    """c = a^T b, or c += a^T b where ``accumulate`` is not 0, for one tile.
+    """c = a b, or c += a b where ``accumulate`` is not 0, for one tile of c.
 
-    ``a`` is the address of a packed [k, ROWS] panel, ``b`` of a [k, columns] panel, ``c`` of the
-    tile, whose rows are ``stride`` elements apart. ``like`` is any scalar of the element type. k >=
-    1.
+    ``a``, ``b`` and ``c`` are the addresses of [rows, k], [k, columns(like)] and [rows, lanes];
+    ``a_row`` and ``a_column`` are the distances, in elements, between the rows and between the
+    columns of a, ``b_row`` and ``c_row`` those between the rows of b and c, whose columns are
+    neighbours. All ``columns(like)`` of b are read, whatever ``lanes``. ``like`` is any scalar of
+    the element type. k >= 1, 1 <= rows <= ROWS, 1 <= lanes <= columns(like).
     """
-    signature = types.void(like, *[types.int64] * 6)
+    signature = types.void(like, *[types.int64] * 11)
 
     def codegen(context: Any, builder: Any, signature: Any, args: Any) -> Any:
-        _, k, a, b, c, stride, accumulate = args
-        lanes = _lanes(signature.args[0])
         element = context.get_value_type(signature.args[0])
-        vector = ir.VectorType(element, lanes)
-        i64, i32 = ir.IntType(64), ir.IntType(32)
-        alignment = signature.args[0].bitwidth // 8
-        kind = "f32" if alignment == 4 else "f64"
-        fma = cgutils.get_or_insert_function(
-            builder.module, ir.FunctionType(vector, [vector] * 3), f"llvm.fma.v{lanes}{kind}"
-        )
-
-        def number(n: int) -> Any:
-            return ir.Constant(i64, n)
-
-        def load(pointer: Any) -> Any:
-            value = builder.load(builder.bitcast(pointer, vector.as_pointer()))
-            value.align = alignment
-            return value
-
-        def broadcast(scalar: Any) -> Any:
-            undefined = ir.Constant(vector, ir.Undefined)
-            first = builder.insert_element(undefined, scalar, ir.Constant(i32, 0))
-            zeros = ir.Constant(ir.VectorType(i32, lanes), [0] * lanes)
-            return builder.shuffle_vector(first, undefined, zeros)
-
-        before = builder.block
-        loop = builder.function.append_basic_block("depth")
-        done = builder.function.append_basic_block("depth.done")
-        a0, b0, c0 = (builder.inttoptr(p, element.as_pointer()) for p in (a, b, c))
-        builder.branch(loop)
-
-        builder.position_at_end(loop)
-        zero = ir.Constant(vector, [0.0] * lanes)
-        step, pa, pb = (builder.phi(t) for t in (i64, a0.type, b0.type))
-        step.add_incoming(number(0), before)
-        pa.add_incoming(a0, before)
-        pb.add_incoming(b0, before)
-        sums = [[builder.phi(vector) for _ in range(VECTORS)] for _ in range(ROWS)]
-        for row in sums:
-            for phi in row:
-                phi.add_incoming(zero, before)
-        wide = [load(builder.gep(pb, [number(j * lanes)])) for j in range(VECTORS)]
-        new = []
-        for i in range(ROWS):
-            factor = broadcast(builder.load(builder.gep(pa, [number(i)])))
-            new.append([builder.call(fma, [factor, wide[j], sums[i][j]]) for j in range(VECTORS)])
-        following = builder.add(step, number(1))
-        step.add_incoming(following, loop)
-        pa.add_incoming(builder.gep(pa, [number(ROWS)]), loop)
-        pb.add_incoming(builder.gep(pb, [number(VECTORS * lanes)]), loop)
-        for i in range(ROWS):
-            for j in range(VECTORS):
-                sums[i][j].add_incoming(new[i][j], loop)
-        builder.cbranch(builder.icmp_signed("<", following, k), loop, done)
-
-        builder.position_at_end(done)
-        adds = builder.icmp_signed("!=", accumulate, number(0))
-        with builder.if_else(adds) as (then, otherwise):
-            for branch, adding in ((then, True), (otherwise, False)):
-                with branch:
-                    for i in range(ROWS):
-                        row = builder.gep(c0, [builder.mul(stride, number(i))])
-                        for j in range(VECTORS):
-                            pointer = builder.gep(row, [number(j * lanes)])
-                            value = new[i][j]
-                            if adding:
-                                value = builder.fadd(load(pointer), value)
-                            stored = builder.store(
-                                value, builder.bitcast(pointer, vector.as_pointer())
-                            )
-                            stored.align = alignment
+        builder.call(_whole(builder.module, Vectors(element)), args[1:])
         return context.get_dummy_value()
 
     return signature, codegen
+
+
+_I64 = ir.IntType(64)
+
+
+def _number(n: int) -> Any:
+    return ir.Constant(_I64, n)
+
+
+def _whole(module: Any, vectors: Vectors) -> Any:
+    """The function (k, a, a_row, a_column, b, b_row, c, c_row, rows, lanes, accumulate).
+
+    A function of its own, not part of whatever calls it: so its registers are allotted once and
+    well, and a kernel that calls it from three places compiles it once.
+    """
+    name = f"netdef.multiply_tile.{vectors.name}"
+    if name in module.globals:
+        return module.globals[name]
+    function = _declare(module, name, 11)
+    k, a, a_row, a_column, b, b_row, c, c_row, rows, lanes, accumulate = function.args
+    builder = ir.IRBuilder(function.append_basic_block("entry"))
+
+    def part(count: int, across: int, done: Any) -> None:
+        """Call for the tile of ``count`` rows and ``across`` vectors behind ``done`` rows."""
+        skipped = builder.mul(done, _number(vectors.size))
+        first_a = builder.add(a, builder.mul(skipped, a_row))
+        first_c = builder.add(c, builder.mul(skipped, c_row))
+        tile = _tile(module, vectors, count, across)
+        given = [k, first_a, a_row, a_column, b, b_row, first_c, c_row, lanes, accumulate]
+        builder.call(tile, given)
+
+    narrow = builder.icmp_signed("<=", lanes, _number(vectors.lanes))
+    with builder.if_else(narrow) as branches:
+        for branch, across in zip(branches, (1, VECTORS), strict=True):
+            with branch:
+                with builder.if_then(builder.icmp_signed("==", rows, _number(ROWS)), likely=True):
+                    part(ROWS, across, _number(0))
+                    builder.ret_void()
+                # What remains is the sum of some of 8, 4, 2 and 1, the larger ones first.
+                for count in (8, 4, 2, 1):
+                    if count < ROWS:
+                        bit = builder.and_(rows, _number(count))
+                        with builder.if_then(builder.icmp_signed("!=", bit, _number(0))):
+                            part(count, across, builder.and_(rows, _number(-2 * count)))
+    builder.ret_void()
+    return function
+
+
+def _declare(module: Any, name: str, arguments: int) -> Any:
+    kind = ir.FunctionType(ir.VoidType(), [_I64] * arguments)
+    function = ir.Function(module, kind, name)
+    function.linkage = "internal"
+    function.attributes.add("noinline")
+    return function
+
+
+def _tile(module: Any, vectors: Vectors, rows: int, across: int) -> Any:
+    """The function (k, a, a_row, a_column, b, b_row, c, c_row, lanes, accumulate) of one size."""
+    name = f"netdef.multiply_tile.{vectors.name}.{rows}x{across}"
+    if name in module.globals:
+        return module.globals[name]
+    function = _declare(module, name, 10)
+    k, a, a_row, a_column, b, b_row, c, c_row, lanes, accumulate = function.args
+    entry = function.append_basic_block("entry")
+    loop = function.append_basic_block("depth")
+    done = function.append_basic_block("done")
+    builder = ir.IRBuilder(entry)
+    a0, b0, c0 = (vectors.pointer(builder, address) for address in (a, b, c))
+    builder.branch(loop)
+
+    builder.position_at_end(loop)
+    step, pa, pb = (builder.phi(t) for t in (_I64, a0.type, b0.type))
+    step.add_incoming(_number(0), entry)
+    pa.add_incoming(a0, entry)
+    pb.add_incoming(b0, entry)
+    sums = [[builder.phi(vectors.type) for _ in range(across)] for _ in range(rows)]
+    for row in sums:
+        for phi in row:
+            phi.add_incoming(vectors.zero, entry)
+    wide = [
+        vectors.load(builder, builder.gep(pb, [_number(j * vectors.lanes)])) for j in range(across)
+    ]
+    new = []
+    for i in range(rows):
+        scalar = builder.load(builder.gep(pa, [builder.mul(a_row, _number(i))]))
+        factor = vectors.broadcast(builder, scalar)
+        new.append([vectors.fma(builder, factor, wide[j], sums[i][j]) for j in range(across)])
+    following = builder.add(step, _number(1))
+    step.add_incoming(following, loop)
+    pa.add_incoming(builder.gep(pa, [a_column]), loop)
+    pb.add_incoming(builder.gep(pb, [b_row]), loop)
+    for i in range(rows):
+        for j in range(across):
+            sums[i][j].add_incoming(new[i][j], loop)
+    builder.cbranch(builder.icmp_signed("<", following, k), loop, done)
+
+    builder.position_at_end(done)
+    masks = [
+        vectors.mask(builder, _number(0), builder.sub(lanes, _number(j * vectors.lanes)))
+        for j in range(across)
+    ]
+    adds = builder.icmp_signed("!=", accumulate, _number(0))
+    with builder.if_else(adds) as (then, otherwise):
+        for branch, adding in ((then, True), (otherwise, False)):
+            with branch:
+                for i in range(rows):
+                    row = builder.gep(c0, [builder.mul(c_row, _number(i))])
+                    for j in range(across):
+                        place = builder.gep(row, [_number(j * vectors.lanes)])
+                        value = new[i][j]
+                        if adding:
+                            held = vectors.load(builder, place, masks[j])
+                            value = builder.fadd(held, value)
+                        vectors.store(builder, value, place, masks[j])
+    builder.ret_void()
+    return function
