@@ -60,18 +60,18 @@ def gemm(
     if _empty(m, n, k, c, accumulate):
         return
     # Distances between the rows and between the columns of op(a) and op(b).
-    left = (1, m) if transpose_a else (k, 1)
-    right = (1, k) if transpose_b else (n, 1)
-    itemsize = c.itemsize
+    a_row, a_column = (1, m) if transpose_a else (k, 1)
+    b_row, b_column = (1, k) if transpose_b else (n, 1)
+    flat_a, flat_b, workers = a.reshape(-1), b.reshape(-1), num_threads()
     # What each choice copies: the right factor, and c where it comes out transposed.
     if n * k <= m * k + m * n:
-        packed = workspace(k * _width(n, itemsize), c.dtype)
-        _pack(b.reshape(-1), *right, k, n, packed)
-        _multiply(a.reshape(-1), *left, packed, m, n, k, c, False, accumulate, num_threads())
+        packed = workspace(k * _width(n, c.itemsize), c.dtype)
+        _pack(flat_b, b_row, b_column, k, n, packed)
+        _multiply(flat_a, a_row, a_column, packed, m, n, k, c, False, accumulate, workers)
     else:
-        packed = workspace(k * _width(m, itemsize) + _detour(m, itemsize), c.dtype)
-        _pack(a.reshape(-1), *left[::-1], k, m, packed)
-        _multiply(b.reshape(-1), *right[::-1], packed, n, m, k, c, True, accumulate, num_threads())
+        packed = workspace(k * _width(m, c.itemsize) + _detour(m, c.itemsize), c.dtype)
+        _pack(flat_a, a_column, a_row, k, m, packed)
+        _multiply(flat_b, b_column, b_row, packed, n, m, k, c, True, accumulate, workers)
 
 
 class Packed:

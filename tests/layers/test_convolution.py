@@ -221,12 +221,12 @@ MISTAKES = [
     ),
     mistake(
         "num_output: 1 kernel_size: 1 pad: 1000000",
-        "more than 2^31 - 1 values",
-        "1000000",
+        'top "y0" would be 2x1x2000007x2000006: more than 2^31 - 1 values',
+        "layer",
     ),
     mistake(
         "num_output: 1 kernel_size: 1000000 stride: 1000000",
-        "a padded image would be 4x1000000x1000000: more than 2^31 - 1 values",
-        "convolution_param",
+        "its weight would be 1x4x1000000x1000000: more than 2^31 - 1 values",
+        "layer",
     ),
 ]

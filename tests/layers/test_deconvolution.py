@@ -138,8 +138,8 @@ MISTAKES = [
     ),
     mistake(
         "num_output: 4 kernel_size: 1 stride: 40000",
-        "a padded image would be 4x80001x120001: more than 2^31 - 1 values",
-        "convolution_param",
+        'top "y0" would be 2x4x80001x120001: more than 2^31 - 1 values',
+        "layer",
     ),
 ]
 

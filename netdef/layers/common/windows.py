@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Iterator, Sequence
 from typing import NamedTuple, TypeVar
 
@@ -12,7 +11,7 @@ from netdef import rng
 from netdef.blob import Array, Blob, Shape, shape_text
 from netdef.kernels import convolution, pooling
 from netdef.kernels.sums import add_channel_sums
-from netdef.layer import MOST_VALUES, Layer, Param
+from netdef.layer import Layer, Param
 from netdef.layers.common.arrays import as_rows, check_counts, scratch
 from netdef.layers.common.axes import around, axis_of, check_same_shapes
 from netdef.proto import netdef_pb2 as pb
@@ -184,15 +183,6 @@ class Sliding(Layer):
         """The geometry of a convolution of one image to another, [C, spatial axes...] each."""
         return convolution.geometry(source[0], target[0], groups, *self._sizes(source, target))
 
-    def check_padded(self, source: Shape, target: Shape) -> None:
-        """Raise where an image of ``source``, padded for this convolution, is no blob."""
-        padded = (source[0], *convolution.padded_image(*self._sizes(source, target)))
-        if math.prod(padded) > MOST_VALUES:
-            raise self.error(
-                f"a padded image would be {shape_text(padded)}: more than 2^31 - 1 values",
-                *self.place("pad", 0),
-            )
-
     def _sizes(self, source: Shape, target: Shape) -> list[tuple[int, ...]]:
         """Image, output, kernel, stride, pad and dilation, each per spatial axis."""
         windows = self.windows(len(source) - 1)
@@ -245,7 +235,6 @@ class FilterBank(Sliding):
                     "group",
                 )
         y = (c.num_output, *self.reach(x, axis))
-        self.check_padded(*self.ends(x[axis:], y))
         return [(*x[:axis], *y)] * len(bottoms)
 
     def params(self, *bottoms: Shape) -> Iterator[Param]:
