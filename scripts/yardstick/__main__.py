@@ -10,6 +10,7 @@ from collections.abc import Callable, Iterable
 from yardstick.engines import ENGINES, WHAT, Job
 from yardstick.nets import NETS
 from yardstick.race import Result, race, tell
+from yardstick.workers import WorkerError
 
 HEADINGS = {
     "train": "Training step (forward, backward, update)",
@@ -84,4 +85,7 @@ def parse(arguments: list[str]) -> argparse.Namespace:
 
 
 if __name__ == "__main__":
-    sys.exit(main())
+    try:
+        sys.exit(main())
+    except WorkerError as error:
+        sys.exit(f"scripts/bench: {error}")

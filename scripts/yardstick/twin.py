@@ -218,7 +218,8 @@ class _Writer:
         self._set(layer, self._call(torch.cat, self._bottoms(layer), dim=axis))
 
     def _dropout(self, layer: LayerPlan) -> None:
-        self._module(layer, nn.Dropout(layer.layer.config.dropout_ratio, layer.in_place[0]))
+        # Not in place: the ReLU before it needs its own output to find the gradient.
+        self._module(layer, nn.Dropout(layer.layer.config.dropout_ratio))
 
     def _softmax(self, layer: LayerPlan) -> None:
         (x,) = self._bottoms(layer)
