@@ -1,0 +1,1 @@
+"""The yardstick: what ``scripts/bench`` measures, and how."""

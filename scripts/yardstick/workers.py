@@ -1,0 +1,120 @@
+"""A process for each engine, which takes turns with the others.
+
+Each engine runs in a process of its own: every library brings its own OpenMP, each with its own
+idea of how long a waiting thread spins, and its own memory. In one process netdef's setting would
+hold for PyTorch too, and no peak of memory could be told from the other. A worker whose turn it is
+not waits for a message on a pipe; its compute threads go to sleep within milliseconds, which the
+turns of others, a fraction of a second each, hardly notice. So A B C A B C alternate on the same
+cores, and a machine that slows down slows all of them down.
+"""
+
+from __future__ import annotations
+
+import multiprocessing
+import resource
+import time
+from dataclasses import dataclass
+from multiprocessing.connection import Connection
+from types import TracebackType
+from typing import Any
+
+from yardstick.engines import ENGINES, Job
+
+
+@dataclass(frozen=True)
+class Started:
+    """How a worker came up: seconds, and the peak of resident memory (bytes) after the import."""
+
+    import_seconds: float
+    build_seconds: float
+    first_step_seconds: float
+    imported_bytes: int
+
+
+@dataclass(frozen=True)
+class Turn:
+    """The seconds each step took, and the peak of resident memory (bytes) so far."""
+
+    seconds: list[float]
+    peak_bytes: int
+
+
+class WorkerError(Exception):
+    """A worker did not come up, or ended before its time."""
+
+
+class Worker:
+    """An engine at work on ``job``, in a process of its own."""
+
+    def __init__(self, job: Job) -> None:
+        """Start it, build its net and take the first step. Raises WorkerError."""
+        self.job = job
+        # "spawn": a worker begins with an empty interpreter, not with what is loaded here.
+        context = multiprocessing.get_context("spawn")
+        self._pipe, far_end = context.Pipe()
+        self._process = context.Process(target=_serve, args=(far_end, job), daemon=True)
+        self._process.start()
+        far_end.close()
+        self.started: Started = self._receive()
+
+    def turn(self, seconds: float, at_most: int | None = None) -> Turn:
+        """Take steps for about ``seconds``, one at least, and ``at_most`` so many."""
+        self._pipe.send((seconds, at_most))
+        done: Turn = self._receive()
+        return done
+
+    def close(self) -> None:
+        self._pipe.close()
+        self._process.join()
+
+    def __enter__(self) -> Worker:
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None:
+        self.close()
+
+    def _receive(self) -> Any:
+        try:
+            return self._pipe.recv()
+        except EOFError:
+            self._process.join()
+            raise WorkerError(
+                f"{self.job.engine} ended with status {self._process.exitcode} "
+                f"({self.job.what} {self.job.net})"
+            ) from None
+
+
+def _serve(pipe: Connection, job: Job) -> None:
+    begun = time.perf_counter()
+    make = ENGINES[job.engine].engine(job)
+    imported = time.perf_counter()
+    imported_bytes = _peak_bytes()
+    step = make()
+    built = time.perf_counter()
+    step()
+    stepped = time.perf_counter()
+    pipe.send(Started(imported - begun, built - imported, stepped - built, imported_bytes))
+    while True:
+        try:
+            seconds, at_most = pipe.recv()
+        except EOFError:
+            return
+        taken: list[float] = []
+        before = time.perf_counter()
+        end = before + seconds
+        while not taken or (before < end and len(taken) != at_most):
+            step()
+            now = time.perf_counter()
+            taken.append(now - before)
+            before = now
+        pipe.send(Turn(taken, _peak_bytes()))
+
+
+def _peak_bytes() -> int:
+    # Linux counts in KiB.
+    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024
