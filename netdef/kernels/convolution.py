@@ -1,8 +1,8 @@
 """Convolution and its two gradients: which algorithm computes which geometry.
 
-    forward           implicit GEMM
+    forward           Winograd's filtering for 3 x 3 windows that move by one; else implicit GEMM
     weight gradient   implicit GEMM over positions
-    data gradient     the forward product with turned weights, or GEMM and scattering
+    data gradient     as forward, with turned weights; with strides, GEMM and scattering
 
 Each is a file beside this one. All share the tables of ``geometry``: images are neither padded nor
 unrolled. Every job owns what it writes, and what it sums it sums in one fixed order, so results do
@@ -14,7 +14,7 @@ from __future__ import annotations
 import numpy as np
 
 from netdef.blob import Array
-from netdef.kernels import data_gradient, implicit_gemm, weight_gradient
+from netdef.kernels import data_gradient, implicit_gemm, weight_gradient, winograd
 from netdef.kernels.geometry import Geometry, flipped, geometry
 from netdef.kernels.im2col import col2im, im2col
 
@@ -52,18 +52,17 @@ def forward(
     like y; all of one float type.
     """
     nothing = _NOTHING[x.dtype]
-    implicit_gemm.multiply(
-        g,
-        x.reshape(-1),
-        weight.reshape(-1),
-        y.reshape(-1),
-        implicit_gemm.Epilogue(
-            nothing if scale is None else scale,
-            bias,
-            nothing if addend is None else addend.reshape(-1),
-            rectify,
-        ),
+    epilogue = implicit_gemm.Epilogue(
+        nothing if scale is None else scale,
+        bias,
+        nothing if addend is None else addend.reshape(-1),
+        rectify,
     )
+    flat_x, flat_weight, flat_y = x.reshape(-1), weight.reshape(-1), y.reshape(-1)
+    if winograd.suits(g, len(x)):
+        winograd.multiply(g, flat_x, flat_weight, flat_y, epilogue, turned=False)
+    else:
+        implicit_gemm.multiply(g, flat_x, flat_weight, flat_y, epilogue)
 
 
 def backward_weights(g: Geometry, x: Array, dy: Array, dweight: Array) -> None:
@@ -81,7 +80,10 @@ def backward_data(g: Geometry, weight: Array, dy: Array, dx: Array) -> None:
         implicit_gemm.multiply_transposed(g, flat_dy, flat_weight, flat_dx)
         return
     turned = flipped(g)
-    if turned is not None and g.extents.plane <= WASTE * g.extents.positions:
+    if turned is not None and winograd.suits(turned, len(dx)):
+        epilogue = implicit_gemm.no_epilogue(dx)
+        winograd.multiply(turned, flat_dy, flat_weight, flat_dx, epilogue, turned=True)
+    elif turned is not None and g.extents.plane <= WASTE * g.extents.positions:
         implicit_gemm.multiply_turned(turned, flat_dy, flat_weight, flat_dx)
-        return
-    data_gradient.scatter(g, flat_weight, flat_dy, flat_dx)
+    else:
+        data_gradient.scatter(g, flat_weight, flat_dy, flat_dx)

@@ -66,7 +66,7 @@ def multiply_transposed(g: Geometry, dy: Array, weight: Array, dx: Array) -> Non
     """dx = the data gradient of a pointwise convolution: the product with w^T, read in place."""
     e = g.extents
     back = g._replace(extents=e._replace(channels=e.outputs, outputs=e.channels))
-    _run(back, dy, weight, _Left(e.outputs * e.channels, 1, e.channels), dx, _no_epilogue(dx))
+    _run(back, dy, weight, _Left(e.outputs * e.channels, 1, e.channels), dx, no_epilogue(dx))
 
 
 def multiply_turned(turned: Geometry, dy: Array, weight: Array, dx: Array) -> None:
@@ -76,10 +76,11 @@ def multiply_turned(turned: Geometry, dy: Array, weight: Array, dx: Array) -> No
     _turn(e, weight, packed)
     taps = e.channels * e.window
     left = _Left(e.outputs * taps, taps, 1)
-    _run(turned, dy, packed, left, dx, _no_epilogue(dx), skip=weight.size)
+    _run(turned, dy, packed, left, dx, no_epilogue(dx), skip=weight.size)
 
 
-def _no_epilogue(y: Array) -> Epilogue:
+def no_epilogue(y: Array) -> Epilogue:
+    """The epilogue that leaves a product as it is."""
     nothing = np.empty(0, y.dtype)
     return Epilogue(nothing, nothing, nothing, False)
 

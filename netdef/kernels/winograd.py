@@ -1,0 +1,486 @@
+"""Convolution with 3 x 3 windows and stride 1 by Winograd's minimal filtering, F(4 x 4, 3 x 3).
+
+A tile of 4 x 4 outputs sees 6 x 6 inputs. With d the inputs, g the window and @ the product of
+matrices, element by element where it is *::
+
+    Y = A^T @ ( (G @ g @ G^T) * (B^T @ d @ B) ) @ A           36 multiplications in place of 144
+
+The product in the middle is summed over channels, so it is a matrix product for each of the 36
+places; around it, inputs, weights and sums are transformed, with additions and small factors::
+
+    images  --B^T d B-->  V [36, channels, tiles]   a panel of tiles at a time, in a job's scratch
+    weights --G g G^T-->  U [36, outputs, channels] once per call
+                          M [36, outputs, tiles]  = U @ V, one product for each place
+    M       --A^T M A-->  y, with bias, scale, addition and ReLU on the way
+
+Tiles stand in the lanes of vectors: neighbours on a line of tiles, line after line, image after
+image. Rounding errors are some ten times those of the plain sum: about 1e-6 of the largest value.
+
+Source: Winograd, "Arithmetic complexity of computations", 1980; Lavin & Gray, "Fast algorithms for
+convolutional neural networks", CVPR 2016, whose matrices these are.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+from llvmlite import ir
+from numba import types
+from numba.extending import intrinsic
+
+from netdef.blob import Array
+from netdef.jit import inline, kernel, num_threads, prange, workspace
+from netdef.kernels.geometry import Geometry
+from netdef.kernels.microkernel import DEPTH, ROWS, columns, columns_of, multiply_tile
+from netdef.kernels.vectors import Vectors, lanes
+
+#: Outputs of a tile, inputs it sees, and their number, per axis and in the plane.
+TILE, SEEN, PLACES = 4, 6, 36
+
+#: Below so many channels or outputs the transforms cost more than the multiplications they save.
+FEWEST = 32
+
+#: The weights are transformed in every call: for fewer tiles than this, that is not worth it.
+FEWEST_TILES = 32
+
+
+def suits(g: Geometry, count: int) -> bool:
+    """Whether a batch of ``count`` images is convolved faster this way."""
+    e = g.extents
+    return (
+        g.window == (3, 3)
+        and g.stride == (1, 1)
+        and g.dilation == (1, 1)
+        and min(e.channels, e.outputs) >= FEWEST
+        and count * -(-g.output[0] // TILE) * -(-g.output[1] // TILE) >= FEWEST_TILES
+    )
+
+
+def multiply(g: Geometry, x: Array, weight: Array, y: Array, epilogue: Any, turned: bool) -> None:
+    """y = the convolution of x with weight; all arrays are flat.
+
+    With ``turned`` the weights are those of the convolution whose ``flipped`` geometry this is: so
+    y is its data gradient.
+    """
+    e = g.extents
+    if not y.size:
+        return
+    transformed = PLACES * e.groups * e.outputs * e.channels
+    panel = PLACES * (e.channels + e.outputs) * columns_of(y.itemsize)
+    # The last row of sums is read by whole vectors.
+    work = workspace(transformed + num_threads() * panel + columns_of(y.itemsize), y.dtype)
+    _transform_weights(e, weight, turned, work)
+    _multiply(e, (*g.image, *g.output, *g.pad), x, y, epilogue, work, transformed, num_threads())
+
+
+@kernel
+def _transform_weights(e: Any, weight: Any, turned: Any, transformed: Any) -> None:
+    """U = G g G^T of every window, [groups, places, outputs, channels]."""
+    row_step, column_step = (9, e.outputs * 9) if turned else (e.channels * 9, 9)
+    for row in prange(e.groups * e.outputs):
+        group = row // e.outputs
+        first = group * e.outputs * e.channels * 9 + row % e.outputs * row_step
+        target = (group * 36 * e.outputs + row % e.outputs) * e.channels
+        step = e.outputs * e.channels
+        for column in range(e.channels):
+            at = first + column * column_step
+            w0, w1, w2, w3, w4, w5, w6, w7, w8 = _window(weight, at, turned)
+            a0, a1, a2, a3, a4, a5 = _spread(w0, w3, w6)
+            b0, b1, b2, b3, b4, b5 = _spread(w1, w4, w7)
+            c0, c1, c2, c3, c4, c5 = _spread(w2, w5, w8)
+            to = target + column
+            _store_spread(transformed, to, step, a0, b0, c0)
+            _store_spread(transformed, to + 6 * step, step, a1, b1, c1)
+            _store_spread(transformed, to + 12 * step, step, a2, b2, c2)
+            _store_spread(transformed, to + 18 * step, step, a3, b3, c3)
+            _store_spread(transformed, to + 24 * step, step, a4, b4, c4)
+            _store_spread(transformed, to + 30 * step, step, a5, b5, c5)
+
+
+@inline
+def _window(weight: Any, at: Any, turned: Any) -> Any:
+    """The nine weights of a window, turned round if asked."""
+    if turned:
+        return (
+            weight[at + 8],
+            weight[at + 7],
+            weight[at + 6],
+            weight[at + 5],
+            weight[at + 4],
+            weight[at + 3],
+            weight[at + 2],
+            weight[at + 1],
+            weight[at],
+        )
+    return (
+        weight[at],
+        weight[at + 1],
+        weight[at + 2],
+        weight[at + 3],
+        weight[at + 4],
+        weight[at + 5],
+        weight[at + 6],
+        weight[at + 7],
+        weight[at + 8],
+    )
+
+
+@inline
+def _spread(a: Any, b: Any, c: Any) -> Any:
+    """G times a column of three."""
+    kind = type(a)
+    outer = a + c
+    sixth, twelfth = kind(1 / 6), kind(1 / 12)
+    far = kind(1 / 24) * a + sixth * c
+    return (
+        kind(0.25) * a,
+        -sixth * (outer + b),
+        -sixth * (outer - b),
+        far + twelfth * b,
+        far - twelfth * b,
+        c,
+    )
+
+
+@inline
+def _store_spread(out: Any, at: Any, step: Any, a: Any, b: Any, c: Any) -> None:
+    """A row of U: G times a row of three."""
+    (
+        out[at],
+        out[at + step],
+        out[at + 2 * step],
+        out[at + 3 * step],
+        out[at + 4 * step],
+        out[at + 5 * step],
+    ) = _spread(a, b, c)
+
+
+@kernel
+def _multiply(
+    e: Any,
+    sizes: Any,
+    x: Any,
+    y: Any,
+    epilogue: Any,
+    work: Any,
+    transformed: Any,
+    workers: Any,
+) -> None:
+    """``work``: U, then V and M of each worker's panel."""
+    like = y.dtype.type(0)
+    size = y.itemsize
+    wide = columns(like)
+    image_height, image_width, height, width, pad_y, pad_x = sizes
+    tall, across = (height + 3) // 4, (width + 3) // 4
+    count = y.size // (e.groups * e.outputs * e.positions)
+    total = count * tall * across
+    panels = (total + wide - 1) // wide
+    row_tiles = (e.outputs + ROWS - 1) // ROWS
+    shares = 1
+    if panels * e.groups < workers:
+        shares = min(row_tiles, (workers + panels * e.groups - 1) // (panels * e.groups))
+    jobs = e.groups * panels * shares
+    floor = like if epilogue.rectify else y.dtype.type(-np.inf)
+    for worker in prange(workers):
+        v = transformed + worker * 36 * (e.channels + e.outputs) * wide
+        m = v + 36 * e.channels * wide
+        for job in range(jobs * worker // workers, jobs * (worker + 1) // workers):
+            group = job // (panels * shares)
+            share = job % shares
+            first_row = share * row_tiles // shares * ROWS
+            end_row = min(e.outputs, (share + 1) * row_tiles // shares * ROWS)
+            first = job // shares % panels * wide
+            tiles = min(wide, total - first)
+
+            lane = 0
+            while lane < tiles:
+                n, line, column, run = _run(first + lane, tiles - lane, tall, across, lanes(like))
+                top = 4 * line - pad_y
+                left = 4 * column - pad_x
+                plane = (n * e.groups + group) * e.channels * e.plane
+                source = x.ctypes.data + (plane + top * image_width + left) * size
+                target = work.ctypes.data + (v + lane) * size
+                for _ in range(e.channels):
+                    transform_inputs(
+                        like,
+                        source,
+                        image_width,
+                        -top,
+                        image_height - top,
+                        -left,
+                        min(image_width - left, 4 * run + 2),
+                        target,
+                        e.channels * wide,
+                        run,
+                    )
+                    source += e.plane * size
+                    target += wide * size
+                lane += run
+
+            for place in range(36):
+                u = (group * 36 + place) * e.outputs * e.channels
+                for c in range(0, e.channels, DEPTH):
+                    for row in range(first_row, end_row, ROWS):
+                        multiply_tile(
+                            like,
+                            min(DEPTH, e.channels - c),
+                            work.ctypes.data + (u + row * e.channels + c) * size,
+                            e.channels,
+                            1,
+                            work.ctypes.data + (v + (place * e.channels + c) * wide) * size,
+                            wide,
+                            work.ctypes.data + (m + (place * e.outputs + row) * wide) * size,
+                            wide,
+                            min(ROWS, end_row - row),
+                            tiles,
+                            c,
+                        )
+
+            lane = 0
+            while lane < tiles:
+                n, line, column, run = _run(first + lane, tiles - lane, tall, across, lanes(like))
+                for row in range(first_row, end_row):
+                    output = group * e.outputs + row
+                    at = (n * e.groups * e.outputs + output) * e.positions
+                    at += 4 * line * width + 4 * column
+                    adds = epilogue.addend.size > 0
+                    addend = epilogue.addend if adds else y
+                    transform_sums(
+                        like,
+                        work.ctypes.data + (m + row * wide + lane) * size,
+                        e.outputs * wide,
+                        y.ctypes.data + at * size,
+                        width,
+                        height - 4 * line,
+                        min(width - 4 * column, 4 * run),
+                        epilogue.scale[output] if epilogue.scale.size > 0 else y.dtype.type(1),
+                        epilogue.bias[output] if epilogue.bias.size > 0 else like,
+                        floor,
+                        addend.ctypes.data + at * size,
+                        1 if adds else 0,
+                    )
+                lane += run
+
+
+@inline
+def _run(tile: Any, most: Any, tall: Any, across: Any, wide: Any) -> Any:
+    """(image, line of tiles, first column, how many) of neighbours from a tile on."""
+    line = tile // across
+    column = tile - line * across
+    n = line // tall
+    return n, line - n * tall, column, min(min(across - column, most), wide)
+
+
+# -- transforms, in registers ----------------------------------------------------------------------
+
+
+def _sum(builder: Any, vectors: Vectors, terms: list[tuple[float, Any]]) -> Any:
+    """The sum of factors times vectors."""
+    total = None
+    for factor, value in terms:
+        if total is None:
+            total = value if factor == 1 else builder.fmul(_all(vectors, factor), value)
+        elif factor == 1:
+            total = builder.fadd(total, value)
+        elif factor == -1:
+            total = builder.fsub(total, value)
+        else:
+            total = vectors.fma(builder, _all(vectors, factor), value, total)
+    return total
+
+
+def _all(vectors: Vectors, number: float) -> Any:
+    return ir.Constant(vectors.type, [number] * vectors.lanes)
+
+
+def _inputs(builder: Any, vectors: Vectors, d: list[Any]) -> list[Any]:
+    """B^T d, for six vectors."""
+
+    def total(*terms: tuple[float, Any]) -> Any:
+        return _sum(builder, vectors, list(terms))
+
+    even, odd = total((1, d[4]), (-4, d[2])), total((1, d[3]), (-4, d[1]))
+    near, far = total((1, d[4]), (-1, d[2])), total((2, d[3]), (-2, d[1]))
+    return [
+        total((1, d[4]), (4, d[0]), (-5, d[2])),
+        builder.fadd(even, odd),
+        builder.fsub(even, odd),
+        builder.fadd(near, far),
+        builder.fsub(near, far),
+        total((1, d[5]), (4, d[1]), (-5, d[3])),
+    ]
+
+
+def _sums(builder: Any, vectors: Vectors, m: list[Any]) -> list[Any]:
+    """A^T m, for six vectors."""
+
+    def total(*terms: tuple[float, Any]) -> Any:
+        return _sum(builder, vectors, list(terms))
+
+    near, near_odd = builder.fadd(m[1], m[2]), builder.fsub(m[1], m[2])
+    far, far_odd = builder.fadd(m[3], m[4]), builder.fsub(m[3], m[4])
+    return [
+        total((1, m[0]), (1, near), (1, far)),
+        total((1, near_odd), (2, far_odd)),
+        total((1, near), (4, far)),
+        total((1, near_odd), (8, far_odd), (1, m[5])),
+    ]
+
+
+def _every(vectors: Vectors, first: int) -> list[int]:
+    """Every second lane of two vectors, from 0 or 1."""
+    return list(range(first, 2 * vectors.lanes, 2))
+
+
+@intrinsic  # type: ignore[untyped-decorator]
+def transform_inputs(
+    typingctx: Any,
+    like: Any,
+    source: Any,
+    source_row: Any,
+    top: Any,
+    bottom: Any,
+    low: Any,
+    high: Any,
+    target: Any,
+    target_step: Any,
+    count: Any,
+) -> Any:
+    """V = B^T d B of ``count`` neighbouring tiles of one channel, in lanes.
+
+    ``source`` is the address of the first input of the first tile. Of its rows those from ``top``
+    to below ``bottom`` exist, of a row's elements those from ``low`` to below ``high``; others are
+    0. The 36 vectors go to ``target``, ``target_step`` elements apart.
+    """
+
+    def codegen(context: Any, builder: Any, signature: Any, args: Any) -> Any:
+        vectors = Vectors(context.get_value_type(signature.args[0]))
+        _, source, source_row, top, bottom, low, high, target, target_step, count = args
+        wide = vectors.lanes
+
+        def number(n: int) -> Any:
+            return ir.Constant(ir.IntType(64), n)
+
+        row_bytes = builder.mul(source_row, number(vectors.size))
+        rows = []
+        for i in range(SEEN):
+            exists = builder.and_(
+                builder.icmp_signed(">=", number(i), top),
+                builder.icmp_signed("<", number(i), bottom),
+            )
+            end = builder.select(exists, high, low)
+            line = builder.add(source, builder.mul(row_bytes, number(i)))
+            pieces = []
+            for k in range(TILE + 1):
+                mask = vectors.mask(
+                    builder, builder.sub(low, number(k * wide)), builder.sub(end, number(k * wide))
+                )
+                address = builder.add(line, number(k * wide * vectors.size))
+                pieces.append(vectors.load(builder, vectors.pointer(builder, address), mask))
+            rows.append(_inputs(builder, vectors, _phases(builder, vectors, pieces)))
+        mask = vectors.mask(builder, number(0), count)
+        origin = vectors.pointer(builder, target)
+        for j in range(SEEN):
+            column = _inputs(builder, vectors, [row[j] for row in rows])
+            for i in range(SEEN):
+                offset = builder.mul(target_step, number(i * SEEN + j))
+                vectors.store(builder, column[i], builder.gep(origin, [offset]), mask)
+        return context.get_dummy_value()
+
+    return types.void(like, *[types.int64] * 9), codegen
+
+
+def _phases(builder: Any, vectors: Vectors, pieces: list[Any]) -> list[Any]:
+    """Of a line in five vectors: lane t of the j-th result is element 4 t + j, for j < 6."""
+    halves = [
+        [vectors.shuffle(builder, pieces[k], pieces[k + 1], _every(vectors, odd)) for k in (0, 2)]
+        for odd in (0, 1)
+    ]
+    phases = [
+        vectors.shuffle(builder, *halves[j % 2], _every(vectors, j // 2)) for j in range(TILE)
+    ]
+    for j in (0, 1):
+        following = [*range(1, vectors.lanes), vectors.lanes + j]
+        phases.append(vectors.shuffle(builder, phases[j], pieces[TILE], following))
+    return phases
+
+
+@intrinsic  # type: ignore[untyped-decorator]
+def transform_sums(
+    typingctx: Any,
+    like: Any,
+    source: Any,
+    source_step: Any,
+    target: Any,
+    target_row: Any,
+    rows: Any,
+    columns: Any,
+    scale: Any,
+    bias: Any,
+    floor: Any,
+    addend: Any,
+    adds: Any,
+) -> Any:
+    """y = max(A^T m A scale + bias + addend, floor) of neighbouring tiles of one output.
+
+    ``source`` is the address of the first of 36 vectors, ``source_step`` elements apart; ``target``
+    that of the first tile's first value. ``rows`` and ``columns`` of y exist behind it, or more.
+    ``addend`` is an address like ``target``, read where ``adds`` is not 0. A NaN stays one.
+    """
+
+    def codegen(context: Any, builder: Any, signature: Any, args: Any) -> Any:
+        vectors = Vectors(context.get_value_type(signature.args[0]))
+        _, source, source_step, target, target_row, rows, columns = args[:7]
+        scale, bias, floor = (vectors.broadcast(builder, scalar) for scalar in args[7:10])
+        addend, adds = args[10:]
+        wide = vectors.lanes
+
+        def number(n: int) -> Any:
+            return ir.Constant(ir.IntType(64), n)
+
+        origin = vectors.pointer(builder, source)
+        half = []
+        for j in range(SEEN):
+            column = []
+            for i in range(SEEN):
+                offset = builder.mul(source_step, number(i * SEEN + j))
+                column.append(vectors.load(builder, builder.gep(origin, [offset])))
+            half.append(_sums(builder, vectors, column))
+        row_bytes = builder.mul(target_row, number(vectors.size))
+        for i in range(TILE):
+            exists = builder.icmp_signed("<", number(i), rows)
+            end = builder.select(exists, columns, number(0))
+            read = builder.select(builder.icmp_signed("!=", adds, number(0)), end, number(0))
+            values = _sums(builder, vectors, [half[j][i] for j in range(SEEN)])
+            for k, value in enumerate(_interleaved(builder, vectors, values)):
+                offset = builder.add(
+                    builder.mul(row_bytes, number(i)), number(k * wide * vectors.size)
+                )
+                behind = number(k * wide)
+                mask = vectors.mask(builder, number(0), builder.sub(end, behind))
+                also = vectors.mask(builder, number(0), builder.sub(read, behind))
+                place = vectors.pointer(builder, builder.add(addend, offset))
+                result = vectors.fma(builder, value, scale, bias)
+                result = builder.fadd(result, vectors.load(builder, place, also))
+                low = builder.fcmp_ordered("<", result, floor)
+                result = builder.select(low, floor, result)
+                place = vectors.pointer(builder, builder.add(target, offset))
+                vectors.store(builder, result, place, mask)
+        return context.get_dummy_value()
+
+    scalars = [types.int64] * 6 + [like] * 3 + [types.int64] * 2
+    return types.void(like, *scalars), codegen
+
+
+def _interleaved(builder: Any, vectors: Vectors, phases: list[Any]) -> list[Any]:
+    """Four vectors as a line of four: element 4 t + j is lane t of the j-th."""
+
+    def merged(a: Any, b: Any) -> list[Any]:
+        wide = vectors.lanes
+        lower = [half for i in range(wide // 2) for half in (i, wide + i)]
+        upper = [i + wide // 2 for i in lower]
+        return [vectors.shuffle(builder, a, b, order) for order in (lower, upper)]
+
+    even, odd = merged(phases[0], phases[2]), merged(phases[1], phases[3])
+    return [*merged(even[0], odd[0]), *merged(even[1], odd[1])]
