@@ -9,7 +9,7 @@ The product in the middle is summed over channels, so it is a matrix product for
 places; around it, inputs, weights and sums are transformed, with additions and small factors::
 
     images  --B^T d B-->  V [36, channels, tiles]   a panel of tiles at a time, in a job's scratch
-    weights --G g G^T-->  U [36, outputs, channels] once per call
+    weights --G g G^T-->  U [outputs, 36, channels] once per call
                           M [36, outputs, tiles]  = U @ V, one product for each place
     M       --A^T M A-->  y, with bias, scale, addition and ReLU on the way
 
@@ -76,84 +76,24 @@ def multiply(g: Geometry, x: Array, weight: Array, y: Array, epilogue: Any, turn
 
 @kernel
 def _transform_weights(e: Any, weight: Any, turned: Any, transformed: Any) -> None:
-    """U = G g G^T of every window, [groups, places, outputs, channels]."""
+    """U = G g G^T of every window, [groups, outputs, places, channels]."""
+    like = weight.dtype.type(0)
+    size = weight.itemsize
+    wide = lanes(like)
     row_step, column_step = (9, e.outputs * 9) if turned else (e.channels * 9, 9)
     for row in prange(e.groups * e.outputs):
-        group = row // e.outputs
-        first = group * e.outputs * e.channels * 9 + row % e.outputs * row_step
-        target = (group * 36 * e.outputs + row % e.outputs) * e.channels
-        step = e.outputs * e.channels
-        for column in range(e.channels):
-            at = first + column * column_step
-            w0, w1, w2, w3, w4, w5, w6, w7, w8 = _window(weight, at, turned)
-            a0, a1, a2, a3, a4, a5 = _spread(w0, w3, w6)
-            b0, b1, b2, b3, b4, b5 = _spread(w1, w4, w7)
-            c0, c1, c2, c3, c4, c5 = _spread(w2, w5, w8)
-            to = target + column
-            _store_spread(transformed, to, step, a0, b0, c0)
-            _store_spread(transformed, to + 6 * step, step, a1, b1, c1)
-            _store_spread(transformed, to + 12 * step, step, a2, b2, c2)
-            _store_spread(transformed, to + 18 * step, step, a3, b3, c3)
-            _store_spread(transformed, to + 24 * step, step, a4, b4, c4)
-            _store_spread(transformed, to + 30 * step, step, a5, b5, c5)
-
-
-@inline
-def _window(weight: Any, at: Any, turned: Any) -> Any:
-    """The nine weights of a window, turned round if asked."""
-    if turned:
-        return (
-            weight[at + 8],
-            weight[at + 7],
-            weight[at + 6],
-            weight[at + 5],
-            weight[at + 4],
-            weight[at + 3],
-            weight[at + 2],
-            weight[at + 1],
-            weight[at],
-        )
-    return (
-        weight[at],
-        weight[at + 1],
-        weight[at + 2],
-        weight[at + 3],
-        weight[at + 4],
-        weight[at + 5],
-        weight[at + 6],
-        weight[at + 7],
-        weight[at + 8],
-    )
-
-
-@inline
-def _spread(a: Any, b: Any, c: Any) -> Any:
-    """G times a column of three."""
-    kind = type(a)
-    outer = a + c
-    sixth, twelfth = kind(1 / 6), kind(1 / 12)
-    far = kind(1 / 24) * a + sixth * c
-    return (
-        kind(0.25) * a,
-        -sixth * (outer + b),
-        -sixth * (outer - b),
-        far + twelfth * b,
-        far - twelfth * b,
-        c,
-    )
-
-
-@inline
-def _store_spread(out: Any, at: Any, step: Any, a: Any, b: Any, c: Any) -> None:
-    """A row of U: G times a row of three."""
-    (
-        out[at],
-        out[at + step],
-        out[at + 2 * step],
-        out[at + 3 * step],
-        out[at + 4 * step],
-        out[at + 5 * step],
-    ) = _spread(a, b, c)
+        first = row // e.outputs * e.outputs * e.channels * 9 + row % e.outputs * row_step
+        target = row * 36 * e.channels
+        for column in range(0, e.channels, wide):
+            transform_windows(
+                like,
+                weight.ctypes.data + (first + column * column_step) * size,
+                column_step,
+                1 if turned else 0,
+                transformed.ctypes.data + (target + column) * size,
+                e.channels,
+                e.channels - column,
+            )
 
 
 @kernel
@@ -219,14 +159,14 @@ def _multiply(
                 lane += run
 
             for place in range(36):
-                u = (group * 36 + place) * e.outputs * e.channels
+                u = (group * e.outputs * 36 + place) * e.channels
                 for c in range(0, e.channels, DEPTH):
                     for row in range(first_row, end_row, ROWS):
                         multiply_tile(
                             like,
                             min(DEPTH, e.channels - c),
-                            work.ctypes.data + (u + row * e.channels + c) * size,
-                            e.channels,
+                            work.ctypes.data + (u + row * 36 * e.channels + c) * size,
+                            36 * e.channels,
                             1,
                             work.ctypes.data + (v + (place * e.channels + c) * wide) * size,
                             wide,
@@ -328,9 +268,76 @@ def _sums(builder: Any, vectors: Vectors, m: list[Any]) -> list[Any]:
     ]
 
 
+def _windows(builder: Any, vectors: Vectors, g: list[Any]) -> list[Any]:
+    """G g, for three vectors."""
+
+    def total(*terms: tuple[float, Any]) -> Any:
+        return _sum(builder, vectors, list(terms))
+
+    outer, far = builder.fadd(g[0], g[2]), total((1 / 24, g[0]), (1 / 6, g[2]))
+    return [
+        total((1 / 4, g[0])),
+        total((-1 / 6, outer), (-1 / 6, g[1])),
+        total((-1 / 6, outer), (1 / 6, g[1])),
+        total((1, far), (1 / 12, g[1])),
+        total((1, far), (-1 / 12, g[1])),
+        g[2],
+    ]
+
+
 def _every(vectors: Vectors, first: int) -> list[int]:
     """Every second lane of two vectors, from 0 or 1."""
     return list(range(first, 2 * vectors.lanes, 2))
+
+
+@intrinsic  # type: ignore[untyped-decorator]
+def transform_windows(
+    typingctx: Any,
+    like: Any,
+    source: Any,
+    source_step: Any,
+    turned: Any,
+    target: Any,
+    target_step: Any,
+    count: Any,
+) -> Any:
+    """U = G g G^T of ``count`` windows, or as many as a vector has lanes.
+
+    ``source`` is the address of the first window's nine weights, ``source_step`` elements before
+    the next one's; they are turned round where ``turned`` is not 0. The 36 vectors go to
+    ``target``, ``target_step`` elements apart.
+    """
+
+    def codegen(context: Any, builder: Any, signature: Any, args: Any) -> Any:
+        vectors = Vectors(context.get_value_type(signature.args[0]))
+        _, source, source_step, turned, target, target_step, count = args
+
+        def number(n: int) -> Any:
+            return ir.Constant(ir.IntType(64), n)
+
+        origin = vectors.pointer(builder, source)
+        turns = builder.icmp_signed("!=", turned, number(0))
+        taps = [builder.select(turns, number(8 - w), number(w)) for w in range(9)]
+        windows = [ir.Constant(vectors.type, ir.Undefined) for _ in taps]
+        last = builder.sub(count, number(1))
+        for lane in range(vectors.lanes):
+            # Lanes behind the last window see it once more.
+            exists = builder.icmp_signed("<", number(lane), last)
+            window = builder.mul(builder.select(exists, number(lane), last), source_step)
+            for w, tap in enumerate(taps):
+                value = builder.load(builder.gep(origin, [builder.add(window, tap)]))
+                at = ir.Constant(ir.IntType(32), lane)
+                windows[w] = builder.insert_element(windows[w], value, at)
+        columns = [_windows(builder, vectors, windows[j::3]) for j in range(3)]
+        mask = vectors.mask(builder, number(0), count)
+        origin = vectors.pointer(builder, target)
+        for i in range(SEEN):
+            for j, value in enumerate(_windows(builder, vectors, [c[i] for c in columns])):
+                offset = builder.mul(target_step, number(i * SEEN + j))
+                vectors.store(builder, value, builder.gep(origin, [offset]), mask)
+        return context.get_dummy_value()
+
+    return types.void(like, *[types.int64] * 6), codegen
 
 
 @intrinsic  # type: ignore[untyped-decorator]
