@@ -1,7 +1,7 @@
 """Convolution and its two gradients: which algorithm computes which geometry.
 
     forward           Winograd's filtering for 3 x 3 windows that move by one; else implicit GEMM
-    weight gradient   implicit GEMM over positions
+    weight gradient   the same, the product being one over positions
     data gradient     as forward, with turned weights; with strides, GEMM and scattering
 
 Each is a file beside this one. All share the tables of ``geometry``: images are neither padded nor
@@ -68,9 +68,14 @@ def forward(
 def backward_weights(g: Geometry, x: Array, dy: Array, dweight: Array) -> None:
     """dweight += the gradient with respect to the weights, of a batch x and its output gradient dy.
 
-    The images are added one after the other, as Caffe adds them: rounding then agrees with Caffe's.
+    Implicit GEMM adds the images one after the other, as Caffe does: rounding then agrees with
+    Caffe's.
     """
-    weight_gradient.add(g, x.reshape(-1), dy.reshape(-1), dweight.reshape(-1))
+    flat_x, flat_dy, flat_dweight = x.reshape(-1), dy.reshape(-1), dweight.reshape(-1)
+    if winograd.suits(g, len(x)):
+        winograd.add_weights(g, flat_x, flat_dy, flat_dweight)
+    else:
+        weight_gradient.add(g, flat_x, flat_dy, flat_dweight)
 
 
 def backward_data(g: Geometry, weight: Array, dy: Array, dx: Array) -> None:

@@ -16,6 +16,13 @@ places; around it, inputs, weights and sums are transformed, with additions and 
 Tiles stand in the lanes of vectors: neighbours on a line of tiles, line after line, image after
 image. Rounding errors are some ten times those of the plain sum: about 1e-6 of the largest value.
 
+The weights' gradient is that of the formula above::
+
+    images     --B^T d B-->  V [36, channels, tiles]    for as many tiles as scratch memory holds
+    gradients  --A dY A^T--> W [36, outputs, tiles]
+                             dU [outputs, 36, channels] += W @ V^T, one product for each place
+    dU         --G^T dU G--> dweight
+
 Source: Winograd, "Arithmetic complexity of computations", 1980; Lavin & Gray, "Fast algorithms for
 convolutional neural networks", CVPR 2016, whose matrices these are.
 """
@@ -33,7 +40,7 @@ from netdef.blob import Array
 from netdef.jit import inline, kernel, num_threads, prange, workspace
 from netdef.kernels.geometry import Geometry
 from netdef.kernels.microkernel import DEPTH, ROWS, columns, columns_of, multiply_tile
-from netdef.kernels.vectors import Vectors, lanes
+from netdef.kernels.vectors import Vectors, lanes, transpose_block
 
 #: Outputs of a tile, inputs it sees, and their number, per axis and in the plane.
 TILE, SEEN, PLACES = 4, 6, 36
@@ -43,6 +50,10 @@ FEWEST = 32
 
 #: The weights are transformed in every call: for fewer tiles than this, that is not worth it.
 FEWEST_TILES = 32
+
+#: Scratch for transformed tiles of a weight gradient, in elements: a batch is taken in chunks that
+#: fit.
+SCRATCH = 1 << 23
 
 
 def suits(g: Geometry, count: int) -> bool:
@@ -203,6 +214,158 @@ def _multiply(
                 lane += run
 
 
+def add_weights(g: Geometry, x: Array, dy: Array, dweight: Array) -> None:
+    """dweight += the gradient, from images x and the output gradient dy; all arrays are flat."""
+    e = g.extents
+    wide = columns_of(x.itemsize)
+    count = dy.size // (e.groups * e.outputs * e.positions)
+    total = count * -(-g.output[0] // TILE) * -(-g.output[1] // TILE)
+    sums = PLACES * e.outputs * e.channels
+    each = PLACES * (e.outputs + e.channels)
+    chunk = min(total, max(wide, SCRATCH // each // wide * wide))
+    # A distance between rows that is no power of two: those would share a place in the cache.
+    row = -(-chunk // wide) * wide + wide // 2
+    work = workspace(sums + each * row + num_threads() * DEPTH * wide, x.dtype)
+    sizes = (*g.image, *g.output, *g.pad)
+    for group in range(e.groups):
+        for first in range(0, total, chunk):
+            tiles = min(chunk, total - first)
+            _transform_tiles(e, sizes, group, first, tiles, row, x, dy, work, sums)
+            _add_products(e, first, tiles, row, work, sums, num_threads())
+        _add_windows(e, group, work, dweight)
+
+
+@kernel
+def _transform_tiles(
+    e: Any,
+    sizes: Any,
+    group: Any,
+    first: Any,
+    tiles: Any,
+    row: Any,
+    x: Any,
+    dy: Any,
+    work: Any,
+    sums: Any,
+) -> None:
+    """V [36, channels, row] and W [36, outputs, row], which stand behind dU in ``work``."""
+    like = x.dtype.type(0)
+    size = x.itemsize
+    wide = columns(like)
+    image_height, image_width, height, width, pad_y, pad_x = sizes
+    tall, across = (height + 3) // 4, (width + 3) // 4
+    for panel in prange((tiles + wide - 1) // wide):
+        lane = panel * wide
+        end = min(tiles, lane + wide)
+        while lane < end:
+            n, line, column, run = _run(first + lane, end - lane, tall, across, lanes(like))
+            top = 4 * line - pad_y
+            left = 4 * column - pad_x
+            plane = (n * e.groups + group) * e.channels * e.plane
+            source = x.ctypes.data + (plane + top * image_width + left) * size
+            target = work.ctypes.data + (sums + lane) * size
+            for _ in range(e.channels):
+                transform_inputs(
+                    like,
+                    source,
+                    image_width,
+                    -top,
+                    image_height - top,
+                    -left,
+                    min(image_width - left, 4 * run + 2),
+                    target,
+                    e.channels * row,
+                    run,
+                )
+                source += e.plane * size
+                target += row * size
+            plane = (n * e.groups + group) * e.outputs * e.positions
+            source = dy.ctypes.data + (plane + 4 * line * width + 4 * column) * size
+            target = work.ctypes.data + (sums + 36 * e.channels * row + lane) * size
+            for _ in range(e.outputs):
+                transform_gradients(
+                    like,
+                    source,
+                    width,
+                    height - 4 * line,
+                    min(width - 4 * column, 4 * run),
+                    target,
+                    e.outputs * row,
+                    run,
+                )
+                source += e.positions * size
+                target += row * size
+            lane += run
+
+
+@kernel
+def _add_products(
+    e: Any, first: Any, tiles: Any, row: Any, work: Any, sums: Any, workers: Any
+) -> None:
+    """dU += W V^T for every place; for the first tiles dU = W V^T."""
+    like = work.dtype.type(0)
+    size = work.itemsize
+    wide = columns(like)
+    panels = (e.channels + wide - 1) // wide
+    jobs = 36 * panels
+    w = sums + 36 * e.channels * row
+    for worker in prange(workers):
+        panel = w + 36 * e.outputs * row + worker * DEPTH * wide
+        for job in range(jobs * worker // workers, jobs * (worker + 1) // workers):
+            place = job // panels
+            channel = job % panels * wide
+            count = min(wide, e.channels - channel)
+            for tile in range(0, tiles, DEPTH):
+                steps = min(DEPTH, tiles - tile)
+                v = sums + (place * e.channels + channel) * row + tile
+                for i in range(0, count, lanes(like)):
+                    for j in range(0, steps, lanes(like)):
+                        transpose_block(
+                            like,
+                            work.ctypes.data + (panel + j * wide + i) * size,
+                            wide,
+                            work.ctypes.data + (v + i * row + j) * size,
+                            row,
+                            count - i,
+                            steps - j,
+                        )
+                for output in range(0, e.outputs, ROWS):
+                    a = w + (place * e.outputs + output) * row + tile
+                    c = (output * 36 + place) * e.channels + channel
+                    multiply_tile(
+                        like,
+                        steps,
+                        work.ctypes.data + a * size,
+                        row,
+                        1,
+                        work.ctypes.data + panel * size,
+                        wide,
+                        work.ctypes.data + c * size,
+                        36 * e.channels,
+                        min(ROWS, e.outputs - output),
+                        count,
+                        first + tile,
+                    )
+
+
+@kernel
+def _add_windows(e: Any, group: Any, work: Any, dweight: Any) -> None:
+    """dweight += G^T dU G of every window of a group."""
+    like = work.dtype.type(0)
+    size = work.itemsize
+    wide = lanes(like)
+    for output in prange(e.outputs):
+        for channel in range(0, e.channels, wide):
+            target = ((group * e.outputs + output) * e.channels + channel) * 9
+            add_windows(
+                like,
+                work.ctypes.data + (output * 36 * e.channels + channel) * size,
+                e.channels,
+                dweight.ctypes.data + target * size,
+                e.channels - channel,
+            )
+
+
 @inline
 def _run(tile: Any, most: Any, tall: Any, across: Any, wide: Any) -> Any:
     """(image, line of tiles, first column, how many) of neighbours from a tile on."""
@@ -282,6 +445,39 @@ def _windows(builder: Any, vectors: Vectors, g: list[Any]) -> list[Any]:
         total((1, far), (1 / 12, g[1])),
         total((1, far), (-1 / 12, g[1])),
         g[2],
+    ]
+
+
+def _gradients(builder: Any, vectors: Vectors, y: list[Any]) -> list[Any]:
+    """A y, for four vectors."""
+
+    def total(*terms: tuple[float, Any]) -> Any:
+        return _sum(builder, vectors, list(terms))
+
+    near, near_odd = builder.fadd(y[0], y[2]), builder.fadd(y[1], y[3])
+    far, far_odd = total((1, y[0]), (4, y[2])), total((2, y[1]), (8, y[3]))
+    return [
+        y[0],
+        builder.fadd(near, near_odd),
+        builder.fsub(near, near_odd),
+        builder.fadd(far, far_odd),
+        builder.fsub(far, far_odd),
+        y[3],
+    ]
+
+
+def _window_sums(builder: Any, vectors: Vectors, u: list[Any]) -> list[Any]:
+    """G^T u, for six vectors."""
+
+    def total(*terms: tuple[float, Any]) -> Any:
+        return _sum(builder, vectors, list(terms))
+
+    near, near_odd = builder.fadd(u[1], u[2]), builder.fsub(u[2], u[1])
+    far, far_odd = builder.fadd(u[3], u[4]), builder.fsub(u[3], u[4])
+    return [
+        total((1 / 4, u[0]), (-1 / 6, near), (1 / 24, far)),
+        total((1 / 6, near_odd), (1 / 12, far_odd)),
+        total((1, u[5]), (-1 / 6, near), (1 / 6, far)),
     ]
 
 
@@ -378,14 +574,13 @@ def transform_inputs(
             )
             end = builder.select(exists, high, low)
             line = builder.add(source, builder.mul(row_bytes, number(i)))
-            pieces = []
-            for k in range(TILE + 1):
-                mask = vectors.mask(
-                    builder, builder.sub(low, number(k * wide)), builder.sub(end, number(k * wide))
-                )
-                address = builder.add(line, number(k * wide * vectors.size))
-                pieces.append(vectors.load(builder, vectors.pointer(builder, address), mask))
-            rows.append(_inputs(builder, vectors, _phases(builder, vectors, pieces)))
+            pieces = _line(builder, vectors, line, low, end, TILE + 1)
+            phases = _phases(builder, vectors, pieces)
+            # The last two inputs of a tile are the first two of the next one.
+            for j in (0, 1):
+                following = [*range(1, wide), wide + j]
+                phases.append(vectors.shuffle(builder, phases[j], pieces[TILE], following))
+            rows.append(_inputs(builder, vectors, phases))
         mask = vectors.mask(builder, number(0), count)
         origin = vectors.pointer(builder, target)
         for j in range(SEEN):
@@ -399,18 +594,108 @@ def transform_inputs(
 
 
 def _phases(builder: Any, vectors: Vectors, pieces: list[Any]) -> list[Any]:
-    """Of a line in five vectors: lane t of the j-th result is element 4 t + j, for j < 6."""
+    """Of a line in four vectors: lane t of the j-th result is element 4 t + j."""
     halves = [
         [vectors.shuffle(builder, pieces[k], pieces[k + 1], _every(vectors, odd)) for k in (0, 2)]
         for odd in (0, 1)
     ]
-    phases = [
-        vectors.shuffle(builder, *halves[j % 2], _every(vectors, j // 2)) for j in range(TILE)
-    ]
-    for j in (0, 1):
-        following = [*range(1, vectors.lanes), vectors.lanes + j]
-        phases.append(vectors.shuffle(builder, phases[j], pieces[TILE], following))
-    return phases
+    return [vectors.shuffle(builder, *halves[j % 2], _every(vectors, j // 2)) for j in range(TILE)]
+
+
+@intrinsic  # type: ignore[untyped-decorator]
+def transform_gradients(
+    typingctx: Any,
+    like: Any,
+    source: Any,
+    source_row: Any,
+    rows: Any,
+    columns: Any,
+    target: Any,
+    target_step: Any,
+    count: Any,
+) -> Any:
+    """W = A dY A^T of ``count`` neighbouring tiles of one output, in lanes.
+
+    ``source`` is the address of the first tile's first value; ``rows`` and ``columns`` exist behind
+    it, or more. The 36 vectors go to ``target``, ``target_step`` elements apart.
+    """
+
+    def codegen(context: Any, builder: Any, signature: Any, args: Any) -> Any:
+        vectors = Vectors(context.get_value_type(signature.args[0]))
+        _, source, source_row, rows, columns, target, target_step, count = args
+
+        def number(n: int) -> Any:
+            return ir.Constant(ir.IntType(64), n)
+
+        row_bytes = builder.mul(source_row, number(vectors.size))
+        tiles = []
+        for i in range(TILE):
+            exists = builder.icmp_signed("<", number(i), rows)
+            end = builder.select(exists, columns, number(0))
+            line = builder.add(source, builder.mul(row_bytes, number(i)))
+            pieces = _line(builder, vectors, line, number(0), end, TILE)
+            tiles.append(_gradients(builder, vectors, _phases(builder, vectors, pieces)))
+        mask = vectors.mask(builder, number(0), count)
+        origin = vectors.pointer(builder, target)
+        for j in range(SEEN):
+            for i, value in enumerate(_gradients(builder, vectors, [row[j] for row in tiles])):
+                offset = builder.mul(target_step, number(i * SEEN + j))
+                vectors.store(builder, value, builder.gep(origin, [offset]), mask)
+        return context.get_dummy_value()
+
+    return types.void(like, *[types.int64] * 7), codegen
+
+
+@intrinsic  # type: ignore[untyped-decorator]
+def add_windows(
+    typingctx: Any, like: Any, source: Any, source_step: Any, target: Any, count: Any
+) -> Any:
+    """Add G^T dU G to ``count`` windows, or as many as a vector has lanes.
+
+    ``source`` is the address of the first of 36 vectors, ``source_step`` elements apart; the nine
+    weights of each window follow one another at ``target``.
+    """
+
+    def codegen(context: Any, builder: Any, signature: Any, args: Any) -> Any:
+        vectors = Vectors(context.get_value_type(signature.args[0]))
+        _, source, source_step, target, count = args
+
+        def number(n: int) -> Any:
+            return ir.Constant(ir.IntType(64), n)
+
+        mask = vectors.mask(builder, number(0), count)
+        origin = vectors.pointer(builder, source)
+        half = []
+        for j in range(SEEN):
+            column = []
+            for i in range(SEEN):
+                place = builder.gep(origin, [builder.mul(source_step, number(i * SEEN + j))])
+                column.append(vectors.load(builder, place, mask))
+            half.append(_window_sums(builder, vectors, column))
+        windows = []
+        for i in range(3):
+            windows += _window_sums(builder, vectors, [column[i] for column in half])
+        origin = vectors.pointer(builder, target)
+        for lane in range(vectors.lanes):
+            with builder.if_then(builder.icmp_signed("<", number(lane), count)):
+                for w, value in enumerate(windows):
+                    place = builder.gep(origin, [number(9 * lane + w)])
+                    own = builder.extract_element(value, ir.Constant(ir.IntType(32), lane))
+                    builder.store(builder.fadd(builder.load(place), own), place)
+        return context.get_dummy_value()
+
+    return types.void(like, *[types.int64] * 4), codegen
+
+
+def _line(builder: Any, vectors: Vectors, at: Any, low: Any, high: Any, count: int) -> list[Any]:
+    """So many vectors from an address on; of their elements exist those from low to below high."""
+    pieces = []
+    for k in range(count):
+        before = ir.Constant(ir.IntType(64), k * vectors.lanes)
+        mask = vectors.mask(builder, builder.sub(low, before), builder.sub(high, before))
+        address = builder.add(at, builder.mul(before, ir.Constant(ir.IntType(64), vectors.size)))
+        pieces.append(vectors.load(builder, vectors.pointer(builder, address), mask))
+    return pieces
 
 
 @intrinsic  # type: ignore[untyped-decorator]
