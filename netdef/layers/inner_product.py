@@ -9,6 +9,7 @@ from typing import Any
 from netdef.blob import Blob, Shape, shape_text
 from netdef.jit import kernel, prange
 from netdef.kernels.gemm import gemm
+from netdef.kernels.gemv import gemv
 from netdef.kernels.sums import add_column_sums
 from netdef.layer import Layer, Param, register
 from netdef.layers.common.arrays import as_rows, check_counts
@@ -67,7 +68,10 @@ class InnerProduct(Layer):
     def forward(self, bottom: list[Blob], top: list[Blob]) -> None:
         c, weight = self.config, self.blobs[0].data
         x, y = (as_rows(blob.data, self._axis) for blob in (bottom[0], top[0]))
-        gemm(x, weight, y, transpose_b=not c.transpose)
+        if len(x) == 1 and not c.transpose:
+            gemv(weight, x.reshape(-1), y.reshape(-1))
+        else:
+            gemm(x, weight, y, transpose_b=not c.transpose)
         if c.bias_term:
             _add_row(self.blobs[1].flat, y)
 
