@@ -195,7 +195,7 @@ def serial(function: F) -> F:
 
 def inline(function: F) -> F:
     """Compile a helper that kernels of the same or another module call."""
-    return _compile(function)
+    return _compile(function, forceinline=True)
 
 
 def _choose_threading_layer() -> None:

@@ -9,7 +9,7 @@ import numpy as np
 
 from netdef.blob import Blob, Shape, shape_text
 from netdef.jit import serial
-from netdef.kernels.channels import moments, scale, standardize, standardize_backward
+from netdef.kernels.channels import NONE, affine, moments, scale, standardize_backward
 from netdef.layer import Layer, Param, register
 from netdef.layers.common.arrays import Kept, scratch
 from netdef.layers.common.axes import around, check_batch
@@ -78,7 +78,7 @@ class BatchNorm(Layer):
     def setup(self, bottom: list[Blob], top: list[Blob]) -> None:
         self._view = _, channels, _ = around(bottom[0].shape, 1)
         self._mean, self._variance, self._factor = scratch((3, channels), np.float64)
-        self._sums = scratch((2, channels), np.float64)
+        self._sums = scratch((4, channels), np.float64)
         needs_x = bottom[0].diff is not None and not self._uses_stored
         self._kept = Kept(bottom[0], top[0], needs_x)
 
@@ -94,17 +94,18 @@ class BatchNorm(Layer):
                 fraction = self.dtype(self.config.moving_average_fraction)
                 _store(self._mean, self._variance, count, fraction, mean, variance, factor)
         _invert(self._variance, float(self.config.eps), self._factor)
-        inner = self._view[2]
-        standardize(bottom[0].flat, self._mean, self._factor, inner, top[0].flat)
+        x, y = (blob.data.reshape(self._view) for blob in (bottom[0], top[0]))
+        affine(x, self._mean, self._factor, NONE, False, y)
 
     def backward(self, top: list[Blob], bottom: list[Blob]) -> None:
         if bottom[0].diff is None:
             return
+        dy, dx = (diff.reshape(self._view) for diff in (top[0].diff, bottom[0].diff))
         if self._uses_stored:
-            scale(top[0].flat_diff, self._factor, self._view[2], bottom[0].flat_diff)
+            scale(dy, self._factor, dx)
             return
-        dy, x = top[0].diff.reshape(self._view), self._kept.flat.reshape(self._view)
-        standardize_backward(dy, x, self._mean, self._factor, self._sums, bottom[0].diff)
+        x = self._kept.flat.reshape(self._view)
+        standardize_backward(dy, x, self._mean, self._factor, self._sums, dx)
 
     @property
     def _uses_stored(self) -> bool:

@@ -7,7 +7,7 @@ from collections.abc import Iterator
 import numpy as np
 
 from netdef.blob import Blob, Shape
-from netdef.kernels.channels import add_sums, shift
+from netdef.kernels.channels import NONE, add_sums, affine
 from netdef.layer import Layer, Param, register
 from netdef.layers.common.axes import aligned, learned_axes
 
@@ -56,7 +56,8 @@ class Bias(Layer):
         self._view = aligned(self, bottom[0].shape, self._bias.shape, "bias_param")
 
     def forward(self, bottom: list[Blob], top: list[Blob]) -> None:
-        shift(bottom[0].flat, self._bias.flat, self._view[2], top[0].flat)
+        x, y = (blob.data.reshape(self._view) for blob in (bottom[0], top[0]))
+        affine(x, NONE, NONE, self._bias.flat, False, y)
 
     def backward(self, top: list[Blob], bottom: list[Blob]) -> None:
         if len(bottom) == 2:

@@ -8,7 +8,7 @@ import numpy as np
 
 from netdef.blob import Blob, Shape, shape_text
 from netdef.jit import serial
-from netdef.kernels.channels import moments, standardize, standardize_backward
+from netdef.kernels.channels import NONE, affine, moments, standardize_backward
 from netdef.layer import Layer, register
 from netdef.layers.common.arrays import Kept, scratch
 from netdef.layers.common.axes import to_four_axes
@@ -64,31 +64,31 @@ class MVN(Layer):
         self._view = (1, n, c * h * w) if self.config.across_channels else (1, n * c, h * w)
         sets = self._view[1]
         self._mean, self._variance, self._factor = scratch((3, sets), np.float64)
-        self._sums = scratch((2, sets), np.float64)
+        self._sums = scratch((4, sets), np.float64)
         needs_x = bottom[0].diff is not None and self.config.normalize_variance
         self._kept = Kept(bottom[0], top[0], needs_x)
 
     def forward(self, bottom: list[Blob], top: list[Blob]) -> None:
         self._kept.keep()
-        moments(bottom[0].data.reshape(self._view), self._mean, self._variance)
+        x, y = (blob.data.reshape(self._view) for blob in (bottom[0], top[0]))
+        moments(x, self._mean, self._variance)
         if self.config.normalize_variance:
             _invert(self._variance, float(self.config.eps), self._factor)
         else:
             self._factor.fill(1)
-        inner = self._view[2]
-        standardize(bottom[0].flat, self._mean, self._factor, inner, top[0].flat)
+        affine(x, self._mean, self._factor, NONE, False, y)
 
     def backward(self, top: list[Blob], bottom: list[Blob]) -> None:
         if bottom[0].diff is None:
             return
-        dy = top[0].diff.reshape(self._view)
+        dy, dx = (diff.reshape(self._view) for diff in (top[0].diff, bottom[0].diff))
         if self.config.normalize_variance:
             x = self._kept.flat.reshape(self._view)
-            standardize_backward(dy, x, self._mean, self._factor, self._sums, bottom[0].diff)
+            standardize_backward(dy, x, self._mean, self._factor, self._sums, dx)
             return
-        mean, variance = self._sums
+        mean, variance, *_ = self._sums
         moments(dy, mean, variance)
-        standardize(top[0].flat_diff, mean, self._factor, self._view[2], bottom[0].flat_diff)
+        affine(dy, mean, NONE, NONE, False, dx)
 
 
 @serial

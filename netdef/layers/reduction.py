@@ -87,7 +87,7 @@ class Reduction(Layer):
         square = operation == pb.ReductionParameter.SUMSQ
         scale_into(top[0].flat_diff, 2 * self._coeff if square else self._coeff, self._slopes)
         if square:
-            scale(x, self._slopes, inner, dx)
+            scale(x.reshape(self._view), self._slopes, dx.reshape(self._view))
         elif operation == pb.ReductionParameter.ASUM:
             _scale_sign(x, self._slopes, inner, dx)
         else:
@@ -102,7 +102,7 @@ def _repeat(slope: Any, inner: Any, dx: Any) -> None:
         while at < end:
             stop, row = run_of(at, end, inner, slope.size)
             value = slope[row]
-            for i in range(at, stop):
+            for i in range(np.uint64(at), np.uint64(stop)):
                 dx[i] = value
             at = stop
 
@@ -116,7 +116,7 @@ def _scale_sign(x: Any, slope: Any, inner: Any, dx: Any) -> None:
         while at < end:
             stop, row = run_of(at, end, inner, slope.size)
             value = slope[row]
-            for i in range(at, stop):
+            for i in range(np.uint64(at), np.uint64(stop)):
                 side = -value if x[i] < zero else zero
                 dx[i] = value if x[i] > zero else side
             at = stop

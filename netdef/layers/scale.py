@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 
 from netdef.blob import Blob, Shape
-from netdef.kernels.channels import add_dots, add_sums, scale, scale_shift
+from netdef.kernels.channels import NONE, add_dots, add_sums, affine, scale
 from netdef.layer import Layer, Param, register
 from netdef.layers.common.arrays import Kept
 from netdef.layers.common.axes import aligned, axis_of, learned_axes
@@ -66,11 +66,9 @@ class Scale(Layer):
 
     def forward(self, bottom: list[Blob], top: list[Blob]) -> None:
         self._kept.keep()
-        x, y, inner = bottom[0].flat, top[0].flat, self._view[2]
-        if self.config.bias_term:
-            scale_shift(x, self._scale.flat, self.blobs[-1].flat, inner, y)
-        else:
-            scale(x, self._scale.flat, inner, y)
+        x, y = (blob.data.reshape(self._view) for blob in (bottom[0], top[0]))
+        bias = self.blobs[-1].flat if self.config.bias_term else NONE
+        affine(x, NONE, self._scale.flat, bias, False, y)
 
     def backward(self, top: list[Blob], bottom: list[Blob]) -> None:
         dy = top[0].diff.reshape(self._view)
@@ -84,7 +82,7 @@ class Scale(Layer):
         elif bias_diff is not None:
             add_sums(dy, bias_diff)
         if bottom[0].diff is not None:
-            scale(top[0].flat_diff, self._scale.flat, self._view[2], bottom[0].flat_diff)
+            scale(dy, self._scale.flat, bottom[0].diff.reshape(self._view))
 
     def _scale_shape(self, x: Shape, *second: Shape) -> Shape:
         return second[0] if second else learned_axes(self, x, "scale_param")

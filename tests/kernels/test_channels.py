@@ -15,7 +15,7 @@ from netdef.testing import threads
 
 TOLERANCE = {np.float32: 2e-6, np.float64: 1e-14}
 
-#: Runs of every length that sums take four at a time; pieces that end in a run, and between runs.
+#: Lines shorter than the lanes and longer; pieces that end in a line, and between lines.
 SHAPES: list[Shape] = [
     *((2, 3, n) for n in range(10)),
     (0, 3, 4),
@@ -27,6 +27,10 @@ SHAPES: list[Shape] = [
     (2, 1, 2 * BLOCK + 5),
     (BLOCK + 3, 2, 1),
     (1, BLOCK + 7, 2),
+    (9, 5, 49),
+    (2, 3, 131),
+    (70, 600, 1),
+    (70, 6, 16),
 ]
 
 pytestmark = [
@@ -107,22 +111,75 @@ def test_moments(mean: float, shape: Shape, dtype: type[Any]) -> None:
     np.testing.assert_allclose(second, double.var((0, 2)), rtol=1e-11, atol=1e-12)
 
 
-def test_arithmetic(shape: Shape, dtype: type[Any]) -> None:
-    x, a, b = drawn(shape, dtype), drawn((shape[1],), dtype, 1), drawn((shape[1],), dtype, 2)
-    s, t = a[:, None], b[:, None]
+def affine(x: Array, p: Array, a: Array, b: Array) -> Array:
+    """The function of each channel, in float64."""
+    p, a, b = (values.astype(np.float64)[:, None] for values in (p, a, b))
+    y: Array = (x.astype(np.float64) - p) * a + b
+    return y
 
-    def flat(run: Callable[..., None], *values: Array) -> Array:
+
+@pytest.mark.parametrize("rectifies", [False, True])
+def test_affine(rectifies: bool, shape: Shape, dtype: type[Any]) -> None:
+    x, (p, a, b) = drawn(shape, dtype), drawn((3, shape[1]), dtype, 1)
+
+    def run(p: Array, a: Array, b: Array, y: Array | None = None) -> Array:
         def both() -> tuple[Array, ...]:
-            y = np.full_like(x, np.nan)
-            run(x.reshape(-1), *values, shape[2], y.reshape(-1))
-            return (y,)
+            out = np.full_like(x, np.nan) if y is None else y.copy()
+            channels.affine(x if y is None else out, p, a, b, rectifies, out)
+            return (out,)
 
         return on_all_threads(both)[0]
 
-    assert_close(flat(channels.shift, b), x + t, dtype, 8)
-    assert_close(flat(channels.scale, a), x * s, dtype, 16)
-    assert_close(flat(channels.scale_shift, a, b), x * s + t, dtype, 16)
-    assert_close(flat(channels.standardize, b, a), (x - t) * s, dtype, 32)
+    zero, one, none = np.zeros_like(p), np.ones_like(p), channels.NONE
+    given: list[tuple[tuple[Array, Array, Array], tuple[Array, Array, Array]]] = [
+        ((p, a, b), (p, a, b)),
+        ((none, a, none), (zero, a, zero)),
+        ((none, none, b), (zero, one, b)),
+        ((p, none, none), (p, one, zero)),
+    ]
+    for some, whole in given:
+        expected = affine(x, *whole)
+        assert_close(run(*some), np.maximum(expected, 0) if rectifies else expected, dtype, 16)
+    np.testing.assert_array_equal(run(p, a, b, y=x), run(p, a, b))
+
+
+def test_scale(shape: Shape, dtype: type[Any]) -> None:
+    x, a = drawn(shape, dtype), drawn((shape[1],), dtype, 1)
+    y = np.full_like(x, np.nan)
+    channels.scale(x, a, y)
+    np.testing.assert_array_equal(y, x * a[:, None])
+
+
+@pytest.mark.parametrize("rectifies", [False, True])
+def test_affine_backward(rectifies: bool, shape: Shape, dtype: type[Any]) -> None:
+    dy, x = drawn(shape, dtype), drawn(shape, dtype, 1)
+    p, a, b, constant, linear = drawn((5, shape[1]), dtype, 2)
+    y = np.full_like(x, np.nan)
+    channels.affine(x, p, a, b, rectifies, y)
+    # What forward made 0, and nothing else, has no gradient: to the last bit of rounding.
+    slant = np.where(y == 0, 0, dy) if rectifies else dy
+    far = x.astype(np.float64) - p[:, None]
+
+    def sums() -> tuple[Array, ...]:
+        found = np.ones((2, shape[1]))
+        channels.affine_dots(dy, x, p, a, b, rectifies, *found)
+        return (found,)
+
+    (found,) = on_all_threads(sums)
+    scale = {np.float32: 1e-6, np.float64: 1e-13}[dtype] * max(1, x.size)
+    np.testing.assert_allclose(found[0], 1 + slant.sum((0, 2), np.float64), rtol=0, atol=1e-11)
+    np.testing.assert_allclose(found[1], 1 + (slant * far).sum((0, 2)), rtol=1e-13, atol=scale)
+
+    def gradient(in_place: bool = False) -> tuple[Array, ...]:
+        dx = dy.copy() if in_place else np.full_like(x, np.nan)
+        given = p, a, b, rectifies, constant, linear
+        channels.affine_backward(dx if in_place else dy, x, *given, dx)
+        return (dx,)
+
+    (dx,) = on_all_threads(gradient)
+    expected = (slant - constant[:, None] - far * linear[:, None]) * a[:, None]
+    assert_close(dx, expected, dtype, 64)
+    np.testing.assert_array_equal(gradient(in_place=True)[0], dx)
 
 
 def test_standardize_backward(shape: Shape, dtype: type[Any]) -> None:
@@ -130,7 +187,7 @@ def test_standardize_backward(shape: Shape, dtype: type[Any]) -> None:
     mean, factor = drawn((shape[1],), np.float64, 2), drawn((shape[1],), np.float64, 3)
 
     def run() -> tuple[Array, ...]:
-        dx, sums = np.full_like(x, np.nan), np.full((2, shape[1]), np.nan)
+        dx, sums = np.full_like(x, np.nan), np.full((4, shape[1]), np.nan)
         channels.standardize_backward(dy, x, mean, factor, sums, dx)
         return (dx,)
 
@@ -141,3 +198,10 @@ def test_standardize_backward(shape: Shape, dtype: type[Any]) -> None:
     constant, linear = dy.mean((0, 2), np.float64), (dy * y).mean((0, 2))
     expected = (dy - constant[:, None] - y * linear[:, None]) * factor[:, None]
     assert_close(dx, expected, dtype, 100)
+
+
+def test_a_nan_is_not_rectified(shape: Shape, dtype: type[Any]) -> None:
+    x = np.full(shape, np.nan, dtype)
+    y = np.zeros_like(x)
+    channels.affine(x, channels.NONE, channels.NONE, channels.NONE, True, y)
+    assert np.isnan(y).all()
