@@ -116,7 +116,7 @@ class Transform:
         placement = np.array([[image.shape[0], image.shape[1], 0, 0, 0]])
         _place(key, np.uint64(ordinal), height, width, self.random_crop, self.mirror, placement)
         mean = self._mean_for(channels)
-        planes = workspace(channels * width, np.uint8)
+        planes = workspace(out.size, np.uint8)[: out.size].reshape(out.shape)
         _render_image(image.reshape(-1), placement[0], mean, self.scale, planes, out)
 
     def _mean_for(self, channels: int) -> NDArray[Any]:
@@ -203,67 +203,66 @@ def _render(
     values: Any, starts: Any, rows: Any, placement: Any, mean: Any, scale: Any, out: Any
 ) -> None:
     """out[rows[i]] = the image whose values, in order (channel, row, column), start at starts[i]"""
-    channels, height, width = out.shape[1:]
     for i in range(rows.size):
-        row = rows[i]
-        place = placement[row]
-        for c in range(channels):
-            for y in range(height):
-                line = place[TOP] + y
-                start = starts[i] + (c * place[HEIGHT] + line) * place[WIDTH] + place[LEFT]
-                pixels = values[start : start + width]
-                _render_row(pixels, place, _mean_row(mean, c, line, place), scale, out[row, c, y])
+        place = placement[rows[i]]
+        start = starts[i] + place[TOP] * place[WIDTH] + place[LEFT]
+        steps = place[HEIGHT] * place[WIDTH], place[WIDTH]
+        _render_planes(values, start, steps, place, mean, scale, out[rows[i]])
 
 
 @serial
 def _render_image(values: Any, place: Any, mean: Any, scale: Any, planes: Any, out: Any) -> None:
     """out = the image whose values are in the order (row, column, channel)
 
-    Row by row, its channels are first laid out one after the other in ``planes``.
+    ``planes`` (channels, height, width) takes the part that is wanted in the other order first.
     """
-    channels, height, width = out.shape
+    channels, height, width = planes.shape
     for y in range(height):
-        line = place[TOP] + y
-        start = (line * place[WIDTH] + place[LEFT]) * channels
+        start = ((place[TOP] + y) * place[WIDTH] + place[LEFT]) * channels
         pixels = values[start : start + width * channels]
         if channels == 3:
-            # By a distance that is known when this is compiled, vector loads replace single ones.
-            blue, green, red = planes[:width], planes[width : 2 * width], planes[2 * width :]
+            # A distance that is known when this is compiled lets vectors be loaded.
+            blue, green, red = planes[0, y], planes[1, y], planes[2, y]
             for x in range(width):
                 blue[x] = pixels[3 * x]
                 green[x] = pixels[3 * x + 1]
                 red[x] = pixels[3 * x + 2]
         else:
             for c in range(channels):
-                plane = planes[c * width : (c + 1) * width]
+                plane = planes[c, y]
                 for x in range(width):
                     plane[x] = pixels[x * channels + c]
-        for c in range(channels):
-            plane = planes[c * width : (c + 1) * width]
-            _render_row(plane, place, _mean_row(mean, c, line, place), scale, out[c, y])
+    _render_planes(planes.reshape(-1), 0, (height * width, width), place, mean, scale, out)
 
 
 @inline
-def _mean_row(mean: Any, channel: Any, line: Any, place: Any) -> Any:
-    """The means of a row's pixels from ``place[LEFT]`` on, or the one mean of all pixels."""
-    if mean.shape[1] * mean.shape[2] > 1:
-        return mean[channel, line, place[LEFT] :]
-    return mean[channel, 0]
+def _render_planes(
+    values: Any, start: Any, steps: Any, place: Any, mean: Any, scale: Any, out: Any
+) -> None:
+    """out = (values - mean) * scale, mirrored if ``place`` says so
 
-
-@inline
-def _render_row(pixels: Any, place: Any, mean: Any, scale: Any, out: Any) -> None:
-    """out = (pixels - mean) * scale, mirrored if ``place`` says so"""
-    width = out.size
-    if mean.size == 1:
-        value = mean[0]
-        for x in range(width):
-            out[x] = (pixels[x] - value) * scale
-    else:
-        for x in range(width):
-            out[x] = (pixels[x] - mean[x]) * scale
-    if place[FLIP] != 0:
-        for x in range(width // 2):
-            other = out[width - 1 - x]
-            out[width - 1 - x] = out[x]
-            out[x] = other
+    ``start``: where in ``values`` the part that is wanted begins. ``steps``: how far apart channels
+    and rows are. ``place`` says where in the mean it begins.
+    """
+    channels, height, width = out.shape
+    between_channels, between_rows = steps
+    top, left, flip = place[TOP], place[LEFT], place[FLIP]
+    mean_per_pixel = mean.shape[1] * mean.shape[2] > 1
+    for c in range(channels):
+        for y in range(height):
+            first = start + c * between_channels + y * between_rows
+            source = values[first : first + width]
+            target = out[c, y]
+            if mean_per_pixel:
+                mean_row = mean[c, top + y, left : left + width]
+                for x in range(width):
+                    target[x] = (source[x] - mean_row[x]) * scale
+            else:
+                mean_value = mean[c, 0, 0]
+                for x in range(width):
+                    target[x] = (source[x] - mean_value) * scale
+            if flip != 0:
+                for x in range(width // 2):
+                    other = target[width - 1 - x]
+                    target[width - 1 - x] = target[x]
+                    target[x] = other
