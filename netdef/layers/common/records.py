@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from typing import Any
+from typing import Any, ClassVar
 
 import numpy as np
 
@@ -61,7 +61,7 @@ class RecordLayer(DataLayer):
     """
 
     dynamic = True
-    also_reads = ("transform_param",)
+    also_reads: ClassVar[tuple[str, ...]] = ("transform_param",)
     #: Whether the end of the records is an event; Caffe logs it for Data alone.
     tells_ends = False
 
