@@ -9,24 +9,27 @@ from collections.abc import Callable
 from contextlib import suppress
 
 from netdef.data import threads
+from netdef.jit import num_threads
 
 #: The environment variable that says how many threads share the images of a batch.
 VARIABLE = "NETDEF_DATA_THREADS"
 
 
 def default_threads() -> int:
-    """One for each core that this process may use, unless ``NETDEF_DATA_THREADS`` says otherwise.
+    """As many as there are cores that kernels leave free; or all, where they leave none.
 
-    The net computes on the same cores. But decoding takes little of their time, and the same on
-    each: one thread would keep one core busy for long, and at the end of every kernel all others
-    would wait for that core.
+    All, because what decoding takes from the net should be the same on every core: a single thread
+    would hold up one of them, and at the end of each kernel the others would wait for that one.
+    The cores are those that this process may use. ``NETDEF_DATA_THREADS`` says otherwise.
     """
     wanted = os.environ.get(VARIABLE, "")
     if wanted.isdecimal() and int(wanted) > 0:
         return int(wanted)
+    cores = os.cpu_count() or 1
     if hasattr(os, "sched_getaffinity"):
-        return len(os.sched_getaffinity(0))
-    return os.cpu_count() or 1
+        cores = len(os.sched_getaffinity(0))
+    free = cores - num_threads()
+    return free if free > 0 else cores
 
 
 class Workers:
