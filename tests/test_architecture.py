@@ -39,7 +39,7 @@ ROOMS = {
     "schedule": "prototxt errors proto",
     "graph": "prototxt errors proto",
     # Records.
-    "data": "jit rng files errors events proto",
+    "data": "hdf5 jit rng files blob errors events proto",
     # A layer knows its blobs, and nothing of the net it stands in.
     "layer": "rng blob errors events proto",
     # The names that Python layers import.

@@ -2,20 +2,21 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from typing import Any
+from collections.abc import Callable, Sequence
+from typing import Any, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
 
 from netdef import rng
-from netdef.data.images import Images, ImageSource
+from netdef.data.images import Images, ImageSource, size_of
 from netdef.data.source import RecordError
 from netdef.data.transform import SPARE_WORD, Transform
+from netdef.data.workers import Workers, default_threads
 
-#: Records are read in runs that make about this many bytes: so little that the thread can be
-#: stopped soon and that decoded images stay small beside the batches, so much that a run costs
-#: little by itself.
+#: Records that have their values at hand are read in runs that make about this many bytes: so
+#: little that the thread can be stopped soon, so much that a run costs little by itself. Between
+#: images that are yet to decode it can be stopped anyway.
 RUN_BYTES = 8 << 20
 
 #: Channels, height, width.
@@ -23,37 +24,51 @@ ImageShape = tuple[int, int, int]
 
 
 class Batch:
-    """Room for one batch: ``data`` (n, channels, height, width), ``labels`` (n,)."""
+    """Room for one batch: an array for each top, all of the same length."""
 
-    def __init__(self, size: int, dtype: type[Any]) -> None:
-        self.labels: NDArray[Any] = np.empty(size, dtype)
-        self.data: NDArray[Any] = np.empty((size, 0, 0, 0), dtype)
+    def __init__(self, arrays: list[NDArray[Any]]) -> None:
+        self.arrays = arrays
         #: How many times the last record was reached.
         self.ends = 0
         #: Something the user should be told once.
         self.doubt = ""
 
+    def __len__(self) -> int:
+        return len(self.arrays[0])
+
+
+class ImageBatch(Batch):
+    """Labelled images: ``data`` (n, channels, height, width), ``labels`` (n,)."""
+
+    def __init__(self, size: int, dtype: type[Any]) -> None:
+        super().__init__([np.empty((size, 0, 0, 0), dtype), np.empty(size, dtype)])
+
+    @property
+    def data(self) -> NDArray[Any]:
+        return self.arrays[0]
+
+    @property
+    def labels(self) -> NDArray[Any]:
+        return self.arrays[1]
+
     def reshape(self, image: ImageShape) -> None:
         """Take images of this shape; what they held before is lost where it is another one."""
         if self.data.shape[1:] != image:
-            self.data = np.empty((len(self.labels), *image), self.labels.dtype)
+            self.arrays[0] = np.empty((len(self), *image), self.data.dtype)
 
 
 class Reader:
     """Fills batches, in the prefetch thread; it knows nothing of the layer.
 
-    What a batch holds depends on the key of the layer and on how many records came before.
+    What a batch holds depends on the key of the layer and on how many records came before; never on
+    how many threads there are.
     """
 
     #: How many records make an epoch; None where they are drawn without end.
     size: int | None = None
 
-    def __init__(self, batch_size: int, dtype: type[Any]) -> None:
-        self.batch_size = batch_size
-        self.dtype = dtype
-
-    def shape(self) -> ImageShape:
-        """The shape of the first image; asked before ``start``, if at all."""
+    def shapes(self) -> list[tuple[int, ...]]:
+        """The shapes of the first batch; asked before ``start``, if at all."""
         raise NotImplementedError
 
     def start(self, key: np.uint64, records: int) -> None:
@@ -62,17 +77,18 @@ class Reader:
 
     def make(self) -> Batch:
         """An empty batch."""
-        return Batch(self.batch_size, self.dtype)
+        raise NotImplementedError
 
-    def fill(self, batch: Batch, stopped: Callable[[], bool]) -> None:
-        """Fill ``batch`` with the next records; return early once ``stopped()``.
+    def fill(self, batch: Any, stopped: Callable[[], bool]) -> None:
+        """Fill ``batch``, one of those made, with the next records; or return once ``stopped()``.
 
-        Raises ``RecordError`` where they are missing, damaged, or do not fit.
+        Raises ``RecordError`` where they are missing, damaged, or do not fit: for the first such
+        record.
         """
         raise NotImplementedError
 
     def close(self) -> None:
-        """Let go of the files. Doing so twice is fine."""
+        """Let go of threads and files. Doing so twice is fine."""
 
 
 class ImageReader(Reader):
@@ -85,15 +101,17 @@ class ImageReader(Reader):
     def __init__(
         self, source: ImageSource, transform: Transform, batch_size: int, rand_skip: int = 0
     ) -> None:
-        super().__init__(batch_size, transform.dtype)
         self.size = source.size
+        self._batch_size = batch_size
         self._source = source
         self._transform = transform
         self._rand_skip = rand_skip
         self._run = 1
+        self._workers = Workers(default_threads(), "decode")
 
-    def shape(self) -> ImageShape:
-        return self._shape(self._source.first(), 0)
+    def shapes(self) -> list[tuple[int, ...]]:
+        first = self._first(self._source.first())
+        return [(self._batch_size, *first.shape), (self._batch_size,)]
 
     def start(self, key: np.uint64, records: int) -> None:
         skip = 0
@@ -106,57 +124,108 @@ class ImageReader(Reader):
         self._skip = skip
         self._source.seek(skip + records, key)
 
-    def fill(self, batch: Batch, stopped: Callable[[], bool]) -> None:
+    def make(self) -> ImageBatch:
+        return ImageBatch(self._batch_size, self._transform.dtype)
+
+    def fill(self, batch: ImageBatch, stopped: Callable[[], bool]) -> None:
         batch.ends = 0
         batch.doubt = ""
-        first: Images | None = None
         filled = 0
-        while filled < self.batch_size and not stopped():
-            images = self._source.read(min(self._run, self.batch_size - filled))
-            if first is None:
-                first = images
-                batch.reshape(self._shape(images, 0))
-                most = max(batch.data[0].nbytes, int(images.sizes[0].prod()))
-                self._run = max(1, RUN_BYTES // max(1, most))
-            self._check(images, batch, first)
+        while filled < len(batch) and not stopped():
+            images = self._source.read(min(self._run, len(batch) - filled))
+            if not filled:
+                first = self._first(images)
+                batch.reshape(first.shape)
+                self._run = self._length_of_run(images, batch)
             count = len(images.labels)
             part = slice(filled, filled + count)
-            placement = self._transform.place(
-                self._key, self._records, images.sizes[:, 1:], batch.data.shape[1:]
-            )
-            for pixels in images.pixels:
-                self._transform.render(
-                    pixels.values, pixels.starts, pixels.rows, placement, batch.data[part]
-                )
+            self._render(images, first, batch.data[part], stopped)
             batch.labels[part] = images.labels
             self._source.confirm()
             batch.doubt = batch.doubt or images.doubt
             self._records += count
             batch.ends += (self._skip + self._records) % self._source.size == 0
             filled += count
+            first = first._replace(image=None)
 
     def close(self) -> None:
+        self._workers.close()
         self._source.close()
 
-    def _shape(self, images: Images, row: int) -> ImageShape:
+    def _length_of_run(self, images: Images, batch: ImageBatch) -> int:
+        if images.encoded.size:
+            return len(batch)
+        most: int = max(batch.data[0].nbytes, int(images.sizes[0].prod()))
+        return max(1, RUN_BYTES // max(1, most))
+
+    def _first(self, images: Images) -> _First:
+        image = images.decode(0) if 0 in images.encoded[:1] else None
+        size = images.sizes[0].tolist() if image is None else size_of(image)
+        return _First(images.name(0), self._shape(images, 0, size), image)
+
+    def _shape(self, images: Images, row: int, size: Sequence[int]) -> ImageShape:
         """The shape that image ``row`` gets. Raises ``RecordError`` where it does not fit."""
-        channels, height, width = images.sizes[row].tolist()
         try:
-            return self._transform.shape(channels, height, width)
+            return self._transform.shape(*size)
         except RecordError as error:
             raise error.of(images.name(row)) from None
 
-    def _check(self, images: Images, batch: Batch, first: Images) -> None:
+    def _check(self, images: Images, row: int, size: Sequence[int], first: _First) -> None:
         """Raise ``RecordError`` for an image whose shape is not that of the first of its batch."""
-        wanted = batch.data.shape[1:]
-        # One look is enough at a run of images of the same size.
-        changes = np.flatnonzero((images.sizes[1:] != images.sizes[:-1]).any(axis=1)) + 1
-        for row in (0, *changes.tolist()):
-            shape = self._shape(images, row)
-            if shape != wanted:
-                given, begun = (" x ".join(map(str, s)) for s in (shape, wanted))
-                raise RecordError(
-                    f"{images.name(row)} becomes {given}, but {first.name(0)}, the first of its "
-                    f"batch, becomes {begun}",
-                    hint=self._source.advice,
-                )
+        shape = self._shape(images, row, size)
+        if shape != first.shape:
+            given, begun = (" x ".join(map(str, s)) for s in (shape, first.shape))
+            raise RecordError(
+                f"{images.name(row)} becomes {given}, but {first.name}, the first of its batch, "
+                f"becomes {begun}",
+                hint=self._source.advice,
+            )
+
+    def _render(
+        self, images: Images, first: _First, out: NDArray[Any], stopped: Callable[[], bool]
+    ) -> None:
+        """Write what becomes of ``images`` into ``out``, (n, channels, height, width)."""
+        fault, limit = self._misfit(images, first)
+        if images.pixels and fault is None:
+            sizes = images.sizes[:, 1:]
+            placement = self._transform.place(self._key, self._records, sizes, first.shape)
+            for pixels in images.pixels:
+                self._transform.render(pixels.values, pixels.starts, pixels.rows, placement, out)
+        encoded = images.encoded[images.encoded < limit]
+
+        def render_row(number: int) -> None:
+            row = int(encoded[number])
+            image = first.image if row == 0 and first.image is not None else images.decode(row)
+            self._check(images, row, size_of(image), first)
+            self._transform.render_image(image, self._key, self._records + row, out[row])
+
+        self._workers.run(render_row, len(encoded), stopped)
+        if fault is not None:
+            raise fault
+
+    def _misfit(self, images: Images, first: _First) -> tuple[RecordError | None, int]:
+        """What is wrong with the first that does not fit of those that have values, and its number.
+
+        Where all fit, the number is that of images.
+        """
+        fault, limit = None, len(images.labels)
+        for pixels in images.pixels:
+            sizes = images.sizes[pixels.rows]
+            # One look is enough at images of the same size.
+            changes = np.flatnonzero((sizes[1:] != sizes[:-1]).any(axis=1)) + 1
+            for row in pixels.rows[[0, *changes]].tolist():
+                try:
+                    self._check(images, row, images.sizes[row].tolist(), first)
+                except RecordError as error:
+                    if row < limit:
+                        fault, limit = error, row
+                    break
+        return fault, limit
+
+
+class _First(NamedTuple):
+    """The first image of a batch. ``image`` holds it, where it was decoded already."""
+
+    name: str
+    shape: ImageShape
+    image: NDArray[np.uint8] | None

@@ -12,15 +12,16 @@ from typing import Any, NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
-from netdef.data.images import Images, ImageSource, Pixels, decode, planes
+from netdef.data.images import Images, ImageSource, Pixels, decode
 from netdef.data.source import VALUE, VALUE_SIZE, RecordError, Records, Source
 from netdef.jit import inline, serial
 
 #: Columns of ``Datums.table``. START and SIZE are those of the field ``data``, SIZE counts floats
 #: where there is no ``data``.
 KIND, CHANNELS, HEIGHT, WIDTH, LABEL, START, SIZE = range(7)
-#: Values of KIND.
+#: Values of KIND; of the last one there is no more than one, behind all others.
 BYTES, FLOATS, ENCODED, MALFORMED = range(4)
+KINDS = MALFORMED
 
 # Field numbers of Datum, and wire types.
 _CHANNELS, _HEIGHT, _WIDTH, _DATA, _LABEL, _FLOAT_DATA, _ENCODED = range(1, 8)
@@ -36,23 +37,44 @@ class DatumImages(ImageSource):
         self.size = source.size
         self._source = source
         self._color = color
+        #: What is wrong with the next record, where that is known already.
+        self._fault: RecordError | None = None
 
     def seek(self, records: int, key: np.uint64) -> None:
+        self._fault = None
         self._source.seek(records % self.size)
 
     def first(self) -> Images:
-        self._source.seek(0)
+        self.seek(0, np.uint64(0))
         return self.read(1)
 
     def read(self, count: int) -> Images:
+        if self._fault is not None:
+            raise self._fault
         datums = parse(self._source.read(count))
-        found = pixels(datums, self._color)
-        table = datums.table
+        self._fault = datums.fault
+        buffer, table = datums.records.buffer, datums.table
+        encoded = datums.rows(ENCODED)
         doubt = ""
-        if self._color is not None and (table[:, KIND] != ENCODED).any():
+        if self._color is not None and len(encoded) < len(table):
             doubt = "force_color and force_gray have no effect on records that are not encoded"
-        sizes = table[:, CHANNELS : WIDTH + 1]
-        return Images(sizes, table[:, LABEL], found, datums.records.name, doubt)
+
+        def decode_row(row: int) -> NDArray[np.uint8]:
+            start, size = table[row, START], table[row, SIZE]
+            try:
+                return decode(buffer[start : start + size], self._color)
+            except RecordError as error:
+                raise error.of(datums.records.name(row)) from None
+
+        return Images(
+            table[:, LABEL],
+            table[:, CHANNELS : WIDTH + 1],
+            pixels(datums),
+            encoded,
+            decode_row,
+            datums.records.name,
+            doubt,
+        )
 
     def confirm(self) -> None:
         self._source.confirm()
@@ -62,29 +84,39 @@ class DatumImages(ImageSource):
 
 
 class Datums(NamedTuple):
-    """Parsed records: row ``i`` of ``table`` int64 (n, 7) describes record ``i`` of ``records``."""
+    """Parsed records: row ``i`` of ``table`` int64 (n, 7) describes record ``i`` of ``records``.
+
+    ``counts`` says how many are of each KIND. ``fault`` is what is wrong with the record after
+    these, where one was parsed.
+    """
 
     records: Records
     table: NDArray[np.int64]
+    counts: NDArray[np.int64]
+    fault: RecordError | None
+
+    def rows(self, kind: int) -> NDArray[np.int64]:
+        """The numbers of the records of one kind."""
+        if not self.counts[kind]:
+            return np.empty(0, np.int64)
+        return np.flatnonzero(self.table[:, KIND] == kind)
 
 
 def parse(records: Records) -> Datums:
-    """Parse every record.
+    """Parse records, up to the first that is no Datum or whose sizes contradict its data.
 
-    Raises ``RecordError`` for the first that is no Datum or whose sizes contradict its data.
+    Raises ``RecordError`` where that is the first of all.
     """
     table = np.empty((len(records.spans), 7), np.int64)
-    _parse(records.buffer, records.spans, table)
-    kinds = table[:, KIND]
-    dims = table[:, CHANNELS : WIDTH + 1]
-    # In floats: the product of three sizes may be over the integers. Equality is exact where it can
-    # hold.
-    fits = (dims > 0).all(axis=1) & (dims.prod(axis=1, dtype=np.float64) == table[:, SIZE])
-    wrong = np.flatnonzero((kinds == MALFORMED) | ((kinds != ENCODED) & ~fits))
-    if wrong.size:
-        row = int(wrong[0])
-        raise RecordError(f"{records.name(row)} {_complaint(table[row])}")
-    return Datums(records, table)
+    counts = np.zeros(KINDS, np.int64)
+    _parse(records.buffer, records.spans, table, counts)
+    good = int(counts.sum())
+    if good == len(table):
+        return Datums(records, table, counts, None)
+    fault = RecordError(f"{records.name(good)} {_complaint(table[good])}")
+    if not good:
+        raise fault
+    return Datums(records, table[:good], counts, fault)
 
 
 def _complaint(entry: NDArray[np.int64]) -> str:
@@ -102,32 +134,19 @@ def _complaint(entry: NDArray[np.int64]) -> str:
     )
 
 
-def pixels(datums: Datums, color: bool | None) -> list[Pixels]:
-    """The values of every record; decoding an image also fills in its sizes in ``datums.table``.
-
-    ``color``: see ``images.decode``. Raises ``RecordError`` for an image that cannot be decoded.
-    """
-    records, table = datums
+def pixels(datums: Datums) -> list[Pixels]:
+    """The values of every record that is not encoded: bytes where they lie, floats as a copy."""
+    records, table = datums.records, datums.table
     found: list[Pixels] = []
-    kinds = table[:, KIND]
-    raw = np.flatnonzero(kinds == BYTES)
+    raw = datums.rows(BYTES)
     if raw.size:
         found.append(Pixels(raw, table[raw, START], records.buffer))
-    floats = np.flatnonzero(kinds == FLOATS)
+    floats = datums.rows(FLOATS)
     if floats.size:
         sizes = table[floats, SIZE]
         values = np.empty(int(sizes.sum()), np.float32)
         _copy_floats(records.buffer, records.spans[floats], values.view(np.uint8))
         found.append(Pixels(floats, np.cumsum(sizes) - sizes, values))
-    for row in np.flatnonzero(kinds == ENCODED):
-        start, size = table[row, START], table[row, SIZE]
-        try:
-            image = decode(records.buffer[start : start + size], color)
-        except RecordError as error:
-            raise error.of(records.name(int(row))) from None
-        shape, flat = planes(image)
-        table[row, CHANNELS : WIDTH + 1] = shape
-        found.append(Pixels(np.array([row]), np.zeros(1, np.int64), flat))
     return found
 
 
@@ -184,7 +203,8 @@ def _int32(value: Any) -> Any:
 
 
 @serial
-def _parse(buffer: Any, spans: Any, table: Any) -> None:
+def _parse(buffer: Any, spans: Any, table: Any, counts: Any) -> None:
+    """Fill ``table`` up to the first record that cannot be used, and count the others by kind."""
     for i in range(spans.shape[0]):
         at = spans[i, VALUE]
         end = at + spans[i, VALUE_SIZE]
@@ -215,15 +235,29 @@ def _parse(buffer: Any, spans: Any, table: Any) -> None:
                 if value % 4 != 0:
                     at = -1
                 floats += value // 4
-        if at < 0:
-            table[i, KIND] = MALFORMED
-        elif encoded:
+        if encoded:
             table[i, KIND] = ENCODED
         elif table[i, SIZE] == 0 and floats > 0:
             table[i, KIND] = FLOATS
             table[i, SIZE] = floats
         else:
             table[i, KIND] = BYTES
+        if at < 0:
+            table[i, KIND] = MALFORMED
+            return
+        if not (encoded or _fits(table[i])):
+            return
+        counts[table[i, KIND]] += 1
+
+
+@inline
+def _fits(entry: Any) -> Any:
+    """Whether a record has as many values as its sizes say."""
+    channels, height, width = entry[CHANNELS], entry[HEIGHT], entry[WIDTH]
+    # In floats: the product of three sizes may be over the integers. Equality is exact where it can
+    # hold.
+    values = np.float64(channels) * np.float64(height) * np.float64(width)
+    return min(channels, height, width) > 0 and values == np.float64(entry[SIZE])
 
 
 @serial

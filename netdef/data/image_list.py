@@ -11,10 +11,8 @@ from netdef import rng
 from netdef.data.images import (
     Images,
     ImageSource,
-    Pixels,
     decode,
     image_name,
-    planes,
     read_image,
     resize,
 )
@@ -38,7 +36,7 @@ _ZERO, _NINE, _PLUS, _MINUS = 48, 57, 43, 45
 
 
 class ImageList(ImageSource):
-    """The images that a list names, decoded one at a time.
+    """The images that a list names.
 
     Read once, when made: the file may change later. Raises ``RecordError`` where there is none, or
     where a line of it makes no sense.
@@ -67,7 +65,7 @@ class ImageList(ImageSource):
         self._position = 0
 
     def first(self) -> Images:
-        return self._image(0)
+        return self._images(np.zeros(1, np.int64))
 
     def seek(self, records: int, key: np.uint64) -> None:
         self._key = key
@@ -79,11 +77,10 @@ class ImageList(ImageSource):
             self._epoch += 1
             self._position = 0
             self._shuffle()
-        entry = self._position if self._order is None else int(self._order[self._position])
-        # To decode an image takes so long that reading more at a time would gain nothing.
-        image = self._image(entry)
-        self._position += 1
-        return image
+        stop = min(self._position + count, self.size)
+        entries = np.arange(self._position, stop)
+        self._position = stop
+        return self._images(entries if self._order is None else self._order[entries])
 
     def _shuffle(self) -> None:
         """Draw the order of this epoch: a function of the key and of the epoch alone."""
@@ -91,26 +88,33 @@ class ImageList(ImageSource):
             self._order = np.arange(self.size)
             _shuffle(self._key, np.uint64(self._epoch), self._order)
 
-    def _image(self, entry: int) -> Images:
+    def _images(self, entries: NDArray[np.int64]) -> Images:
+        """The images of these entries of the list, all of them to be read and decoded."""
         config = self._config
-        start, size, label = self._table[entry].tolist()
-        listed = self._text[start : start + size].tobytes()
+
+        def listed(row: int) -> bytes:
+            start, size, _ = self._table[entries[row]].tolist()
+            return self._text[start : start + size].tobytes()
 
         def name(row: int) -> str:
             # Lines are counted only here, for a message.
+            start = self._table[entries[row], START]
             line = 1 + np.count_nonzero(self._text[:start] == _NEWLINE)
-            return f'{image_name(config.root_folder, listed)} (line {line} of "{self.path}")'
+            return f'{image_name(config.root_folder, listed(row))} (line {line} of "{self.path}")'
 
-        try:
-            encoded = read_image(config.root_folder, listed)
-            image = decode(encoded, config.is_color)
-            if config.new_height:
-                image = resize(image, config.new_height, config.new_width)
-        except RecordError as error:
-            raise error.of(name(0)) from None
-        shape, values = planes(image)
-        pixels = Pixels(np.zeros(1, np.int64), np.zeros(1, np.int64), values)
-        return Images(np.array([shape]), np.array([label]), [pixels], name)
+        def decode_row(row: int) -> NDArray[np.uint8]:
+            try:
+                encoded = read_image(config.root_folder, listed(row))
+                image = decode(encoded, config.is_color)
+                if config.new_height:
+                    image = resize(image, config.new_height, config.new_width)
+            except RecordError as error:
+                raise error.of(name(row)) from None
+            return image
+
+        rows = np.arange(len(entries))
+        sizes = np.zeros((len(entries), 3), np.int64)
+        return Images(self._table[entries, LABEL], sizes, [], rows, decode_row, name)
 
     def _fault(self, report: NDArray[np.int64]) -> RecordError:
         start, end = report[FAULT_START], report[FAULT_END]

@@ -1,9 +1,10 @@
-"""Labelled images as their sources give them: decoded, of any size, not transformed yet."""
+"""Labelled images as their sources give them: of any size, not transformed, many still encoded."""
 
 from __future__ import annotations
 
 import os
 from collections.abc import Callable
+from functools import cache
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -16,7 +17,10 @@ MOST_PIXELS = 1 << 30
 
 
 class Pixels(NamedTuple):
-    """Values of some of a batch's records: those of ``rows[i]`` start at ``values[starts[i]]``."""
+    """Values of some images, each in the order (channel, row, column).
+
+    Those of image ``rows[i]`` start at ``values[starts[i]]``.
+    """
 
     rows: NDArray[np.int64]
     starts: NDArray[np.int64]
@@ -24,18 +28,23 @@ class Pixels(NamedTuple):
 
 
 class Images(NamedTuple):
-    """Consecutive images of a source.
+    """Consecutive images of a source. Some have their values here, the others are yet to decode.
 
-    ``sizes``   int64 (n, 3): channels, height and width of each
-    ``labels``  int64 (n,)
-    ``pixels``  the values of all of them, in the order (channel, row, column)
-    ``name``    what to call image ``i`` of these in a message
-    ``doubt``   something the user should be told once, or nothing
+    ``labels``   int64 (n,)
+    ``sizes``    int64 (n, 3): channels, height and width of those that have values
+    ``pixels``   their values
+    ``encoded``  int64: the numbers of the others, ascending
+    ``decode``   makes image ``i`` of these, (height, width) or (height, width, channels), on any
+                 thread; raises ``RecordError`` where that cannot be
+    ``name``     what to call image ``i`` in a message
+    ``doubt``    something the user should be told once, or nothing
     """
 
-    sizes: NDArray[np.int64]
     labels: NDArray[np.int64]
+    sizes: NDArray[np.int64]
     pixels: list[Pixels]
+    encoded: NDArray[np.int64]
+    decode: Callable[[int], NDArray[np.uint8]]
     name: Callable[[int], str]
     doubt: str = ""
 
@@ -59,7 +68,8 @@ class ImageSource:
     def read(self, count: int) -> Images:
         """The next images: at least one, at most ``count``, none beyond the last one.
 
-        Raises ``RecordError`` where they are missing or damaged.
+        Raises ``RecordError`` where the first of them is missing or damaged; where a later one is,
+        those before it are given first.
         """
         raise NotImplementedError
 
@@ -105,8 +115,7 @@ def decode(encoded: NDArray[np.uint8], color: bool | None) -> NDArray[np.uint8]:
     ``color`` True: BGR; False: grey; None: as it is, with any alpha. Raises ``RecordError``, whose
     text is a predicate, where it cannot be decoded.
     """
-    import cv2
-
+    cv2 = _opencv()
     flag = {True: cv2.IMREAD_COLOR, False: cv2.IMREAD_GRAYSCALE, None: cv2.IMREAD_UNCHANGED}[color]
     try:
         image: Any = cv2.imdecode(encoded, flag)
@@ -123,13 +132,18 @@ def decode(encoded: NDArray[np.uint8], color: bool | None) -> NDArray[np.uint8]:
     return decoded
 
 
+def size_of(image: NDArray[np.uint8]) -> tuple[int, int, int]:
+    """Channels, height and width of a decoded image."""
+    height, width = image.shape[:2]
+    return image.shape[2] if image.ndim == 3 else 1, height, width
+
+
 def resize(image: NDArray[np.uint8], height: int, width: int) -> NDArray[np.uint8]:
     """The image in another size, bilinear, as in Caffe.
 
     Raises ``RecordError``, whose text is a predicate, where there is no memory for that.
     """
-    import cv2
-
+    cv2 = _opencv()
     try:
         resized: NDArray[np.uint8] = cv2.resize(
             image, (width, height), interpolation=cv2.INTER_LINEAR
@@ -139,10 +153,10 @@ def resize(image: NDArray[np.uint8], height: int, width: int) -> NDArray[np.uint
     return resized
 
 
-def planes(image: NDArray[np.uint8]) -> tuple[tuple[int, ...], NDArray[np.uint8]]:
-    """The shape (channels, height, width) of an image, and its values in that order."""
-    ordered = image.reshape(*image.shape[:2], -1).transpose(2, 0, 1)
-    values = np.ascontiguousarray(ordered).reshape(-1)
-    # Read-only like a source's buffer, so that kernels are compiled for one type only.
-    values.flags.writeable = False
-    return ordered.shape, values
+@cache
+def _opencv() -> Any:
+    """OpenCV, on one thread: images are shared out among threads as wholes, not in parts."""
+    import cv2
+
+    cv2.setNumThreads(1)
+    return cv2

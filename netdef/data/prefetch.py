@@ -2,19 +2,18 @@
 
 from __future__ import annotations
 
-import atexit
+import os
+import queue
 import threading
+import time
 import weakref
-from collections import deque
 from collections.abc import Callable
-from typing import Any, Generic, TypeVar
+from queue import SimpleQueue
+from typing import Generic, NamedTuple, TypeVar
+
+from netdef.data import threads
 
 B = TypeVar("B")
-
-#: A waiting consumer looks this often whether the thread still lives: it does not survive a fork.
-CHECK_SECONDS = 1.0
-#: When the interpreter ends, it waits at most this long for a thread.
-EXIT_SECONDS = 10.0
 
 
 class Prefetch(Generic[B]):
@@ -32,14 +31,16 @@ class Prefetch(Generic[B]):
         depth: int,
         name: str = "prefetch",
     ) -> None:
+        #: Seconds that ``take`` waited so far, all calls together.
+        self.waited = 0.0
+        self._process = os.getpid()
+        self._failure: BaseException | None = None
         self._ring: _Ring[B] = _Ring(depth)
-        self._thread = threading.Thread(
-            target=_produce, args=(self._ring, make, fill), name=name, daemon=True
-        )
         # The thread knows the ring only; so this object can be collected, and then the thread ends.
         self._stop = weakref.finalize(self, self._ring.stop)
-        _running[self._thread] = self._ring
-        self._thread.start()
+        self._thread = threads.start(
+            _produce, self._ring, make, fill, name=name, stop=self._ring.stop
+        )
 
     def take(self) -> B:
         """The next batch, to be given back by ``release``.
@@ -47,22 +48,24 @@ class Prefetch(Generic[B]):
         Waits for it. Raises what ``fill`` raised, once the batches before that are taken, and
         RuntimeError where there is no thread that could fill it.
         """
-        ring = self._ring
-        with ring.changed:
-            while not ring.filled:
-                if ring.failure is not None:
-                    raise ring.failure
-                if ring.stopped:
-                    raise RuntimeError("the prefetch thread was stopped")
-                if not ring.changed.wait(CHECK_SECONDS) and not self._thread.is_alive():
-                    raise RuntimeError("the prefetch thread is gone: it does not survive a fork")
-            return ring.filled.popleft()
+        if self._process != os.getpid():
+            raise RuntimeError("the prefetch thread is gone: it does not survive a fork")
+        if self._failure is not None:
+            raise self._failure
+        if self._ring.stopped:
+            raise RuntimeError("the prefetch thread was stopped")
+        try:
+            batch = self._ring.filled.get_nowait()
+        except queue.Empty:
+            batch = self._wait()
+        if isinstance(batch, _Failure):
+            self._failure = batch.error
+            raise batch.error
+        return batch
 
     def release(self, batch: B) -> None:
         """Let the thread fill this batch again."""
-        with self._ring.changed:
-            self._ring.free.append(batch)
-            self._ring.changed.notify_all()
+        self._ring.free.put(batch)
 
     def close(self) -> None:
         """End the thread and wait until it is gone. Doing so twice is fine."""
@@ -70,39 +73,43 @@ class Prefetch(Generic[B]):
         if self._thread is not threading.current_thread():
             self._thread.join()
 
+    def _wait(self) -> B | _Failure:
+        # Never without end: the thread leaves a failure where it leaves no batch.
+        started = time.perf_counter()
+        try:
+            return self._ring.filled.get()
+        finally:
+            self.waited += time.perf_counter() - started
+
+
+class _Failure(NamedTuple):
+    """Stands where a batch would, had it been filled."""
+
+    error: BaseException
+
+
+class _Unmade:
+    """Stands for a batch that there is room for, but that is not made yet."""
+
 
 class _Ring(Generic[B]):
-    """What the thread and its user share, guarded by ``changed``."""
+    """What the thread and its user share: ``depth`` places, each in one of the queues or in use.
+
+    A ``SimpleQueue`` may be put to from within a garbage collection.
+    """
 
     def __init__(self, depth: int) -> None:
-        self.to_make = depth
-        self.free: deque[B] = deque()
-        self.filled: deque[B] = deque()
-        self.failure: BaseException | None = None
+        self.free: SimpleQueue[B | _Unmade] = SimpleQueue()
+        self.filled: SimpleQueue[B | _Failure] = SimpleQueue()
         self.stopped = False
-        # Its lock is reentrant, so a garbage collection that happens under it may call stop().
-        self.changed = threading.Condition()
+        for _ in range(depth):
+            self.free.put(_Unmade())
 
     def stop(self) -> None:
-        with self.changed:
-            self.stopped = True
-            self.changed.notify_all()
-
-
-#: Every thread that may still run.
-_running: weakref.WeakKeyDictionary[threading.Thread, _Ring[Any]] = weakref.WeakKeyDictionary()
-
-
-@atexit.register
-def _end_all() -> None:
-    """End the threads while the interpreter stands.
-
-    One that is inside of OpenCV when it falls would take the process down with it.
-    """
-    for thread, ring in list(_running.items()):
-        if thread.is_alive():
-            ring.stop()
-            thread.join(EXIT_SECONDS)
+        self.stopped = True
+        # Whoever waits must look.
+        self.free.put(_Unmade())
+        self.filled.put(_Failure(RuntimeError("the prefetch thread was stopped")))
 
 
 def _produce(
@@ -110,23 +117,14 @@ def _produce(
 ) -> None:
     try:
         while True:
-            with ring.changed:
-                while not (ring.free or ring.to_make or ring.stopped):
-                    ring.changed.wait()
-                if ring.stopped:
-                    return
-                if ring.free:
-                    batch = ring.free.popleft()
-                else:
-                    ring.to_make -= 1
-                    batch = make()
+            batch = ring.free.get()
+            if ring.stopped:
+                return
+            if isinstance(batch, _Unmade):
+                batch = make()
             fill(batch, lambda: ring.stopped)
-            with ring.changed:
-                if ring.stopped:
-                    return
-                ring.filled.append(batch)
-                ring.changed.notify_all()
+            if ring.stopped:
+                return
+            ring.filled.put(batch)
     except BaseException as failure:
-        with ring.changed:
-            ring.failure = failure
-            ring.changed.notify_all()
+        ring.filled.put(_Failure(failure))

@@ -15,7 +15,7 @@ from numpy.typing import NDArray
 from netdef import rng
 from netdef.data.binaryproto import read_blob
 from netdef.data.source import RecordError
-from netdef.jit import serial
+from netdef.jit import inline, serial, workspace
 from netdef.proto import netdef_pb2 as pb
 
 #: Columns of a placement: size of the source image, top left corner of the crop, whether it is
@@ -59,18 +59,21 @@ class Transform:
         predicate: the caller puts before it what the image is called.
         """
         crop = self.crop_size
-        given = f"{channels} x {height} x {width}"
         if crop > min(height, width):
             raise RecordError(
-                f"is {given}, smaller than crop_size {crop}", ("transform_param", "crop_size")
+                f"is {channels} x {height} x {width}, smaller than crop_size {crop}",
+                ("transform_param", "crop_size"),
             )
         if self._mean_image is not None and self._mean_image.shape != (channels, height, width):
             mean = " x ".join(map(str, self._mean_image.shape))
             raise RecordError(
-                f'is {given}, but the mean in "{self._mean_file}" is {mean}',
+                f'is {channels} x {height} x {width}, but the mean in "{self._mean_file}" is '
+                f"{mean}",
                 ("transform_param", "mean_file"),
             )
-        check_mean_values(self._mean_values, channels, f"is {given}")
+        if self._mean_values.size:
+            what = f"is {channels} x {height} x {width}"
+            check_mean_values(self._mean_values, channels, what)
         return (channels, crop, crop) if crop else (channels, height, width)
 
     def place(
@@ -94,22 +97,39 @@ class Transform:
         placement: NDArray[np.int64],
         out: NDArray[Any],
     ) -> None:
-        """Write the transformed images into ``out`` (n, channels, height, width).
+        """Write transformed images into ``out`` (n, channels, height, width).
 
-        Image ``rows[i]`` of the batch, flat in ``values`` (uint8 or float32) from ``starts[i]`` on,
+        Image ``rows[i]`` of these, flat in ``values`` (uint8 or float32) from ``starts[i]`` on,
         goes to ``out[rows[i]]``.
         """
         _render(values, starts, rows, placement, self._mean_for(out.shape[1]), self.scale, out)
+
+    def render_image(
+        self, image: NDArray[np.uint8], key: np.uint64, ordinal: int, out: NDArray[Any]
+    ) -> None:
+        """Write the transformed image (height, width) or (height, width, channels) into ``out``.
+
+        ``out`` is (channels, height, width). ``ordinal`` counts the records delivered before this
+        one. Several threads may do so at once.
+        """
+        channels, height, width = out.shape
+        placement = np.array([[image.shape[0], image.shape[1], 0, 0, 0]])
+        _place(key, np.uint64(ordinal), height, width, self.random_crop, self.mirror, placement)
+        mean = self._mean_for(channels)
+        planes = workspace(out.size, np.uint8)[: out.size].reshape(out.shape)
+        _render_image(image.reshape(-1), placement[0], mean, self.scale, planes, out)
 
     def _mean_for(self, channels: int) -> NDArray[Any]:
         """The mean as (channels, height, width) of the image, or (channels, 1, 1)."""
         if self._mean_image is not None:
             return self._mean_image
-        if len(self._mean) != channels:
-            self._mean = np.zeros((channels, 1, 1), self._mean.dtype)
+        mean = self._mean
+        if len(mean) != channels:
+            mean = np.zeros((channels, 1, 1), mean.dtype)
             if self._mean_values.size:
-                self._mean[:, 0, 0] = self._mean_values
-        return self._mean
+                mean[:, 0, 0] = self._mean_values
+            self._mean = mean
+        return mean
 
 
 def read_means(
@@ -182,30 +202,67 @@ def _place(
 def _render(
     values: Any, starts: Any, rows: Any, placement: Any, mean: Any, scale: Any, out: Any
 ) -> None:
-    channels, height, width = out.shape[1:]
-    mean_per_pixel = mean.shape[1] * mean.shape[2] > 1
+    """out[rows[i]] = the image whose values, in order (channel, row, column), start at starts[i]"""
     for i in range(rows.size):
-        row = rows[i]
-        image_height = placement[row, HEIGHT]
-        image_width = placement[row, WIDTH]
-        top = placement[row, TOP]
-        left = placement[row, LEFT]
-        flip = placement[row, FLIP]
-        for c in range(channels):
-            for y in range(height):
-                start = starts[i] + (c * image_height + top + y) * image_width + left
-                source = values[start : start + width]
-                target = out[row, c, y]
-                if mean_per_pixel:
-                    mean_row = mean[c, top + y, left : left + width]
-                    for x in range(width):
-                        target[x] = (source[x] - mean_row[x]) * scale
-                else:
-                    mean_value = mean[c, 0, 0]
-                    for x in range(width):
-                        target[x] = (source[x] - mean_value) * scale
-                if flip != 0:
-                    for x in range(width // 2):
-                        other = target[width - 1 - x]
-                        target[width - 1 - x] = target[x]
-                        target[x] = other
+        place = placement[rows[i]]
+        start = starts[i] + place[TOP] * place[WIDTH] + place[LEFT]
+        steps = place[HEIGHT] * place[WIDTH], place[WIDTH]
+        _render_planes(values, start, steps, place, mean, scale, out[rows[i]])
+
+
+@serial
+def _render_image(values: Any, place: Any, mean: Any, scale: Any, planes: Any, out: Any) -> None:
+    """out = the image whose values are in the order (row, column, channel)
+
+    ``planes`` (channels, height, width) takes the part that is wanted in the other order first.
+    """
+    channels, height, width = planes.shape
+    for y in range(height):
+        start = ((place[TOP] + y) * place[WIDTH] + place[LEFT]) * channels
+        pixels = values[start : start + width * channels]
+        if channels == 3:
+            # A distance that is known when this is compiled lets vectors be loaded.
+            blue, green, red = planes[0, y], planes[1, y], planes[2, y]
+            for x in range(width):
+                blue[x] = pixels[3 * x]
+                green[x] = pixels[3 * x + 1]
+                red[x] = pixels[3 * x + 2]
+        else:
+            for c in range(channels):
+                plane = planes[c, y]
+                for x in range(width):
+                    plane[x] = pixels[x * channels + c]
+    _render_planes(planes.reshape(-1), 0, (height * width, width), place, mean, scale, out)
+
+
+@inline
+def _render_planes(
+    values: Any, start: Any, steps: Any, place: Any, mean: Any, scale: Any, out: Any
+) -> None:
+    """out = (values - mean) * scale, mirrored if ``place`` says so
+
+    ``start``: where in ``values`` the part that is wanted begins. ``steps``: how far apart channels
+    and rows are. ``place`` says where in the mean it begins.
+    """
+    channels, height, width = out.shape
+    between_channels, between_rows = steps
+    top, left, flip = place[TOP], place[LEFT], place[FLIP]
+    mean_per_pixel = mean.shape[1] * mean.shape[2] > 1
+    for c in range(channels):
+        for y in range(height):
+            first = start + c * between_channels + y * between_rows
+            source = values[first : first + width]
+            target = out[c, y]
+            if mean_per_pixel:
+                mean_row = mean[c, top + y, left : left + width]
+                for x in range(width):
+                    target[x] = (source[x] - mean_row[x]) * scale
+            else:
+                mean_value = mean[c, 0, 0]
+                for x in range(width):
+                    target[x] = (source[x] - mean_value) * scale
+            if flip != 0:
+                for x in range(width // 2):
+                    other = target[width - 1 - x]
+                    target[width - 1 - x] = target[x]
+                    target[x] = other

@@ -14,10 +14,11 @@ import numpy as np
 from numpy.typing import NDArray
 
 from netdef import rng
-from netdef.data.batches import Batch, ImageShape, Reader
+from netdef.data.batches import ImageBatch, ImageShape, Reader
 from netdef.data.images import decode, image_name, read_image, resize
 from netdef.data.source import RecordError, read_text
 from netdef.data.transform import check_mean_values, read_means
+from netdef.data.workers import Workers, default_threads
 from netdef.jit import inline, serial
 from netdef.proto import netdef_pb2 as pb
 
@@ -218,11 +219,12 @@ class WindowReader(Reader):
     def __init__(
         self, windows: Windows, cropper: Cropper, mirror: bool, batch_size: int, foreground: int
     ) -> None:
-        super().__init__(batch_size, cropper.dtype)
+        self._batch_size = batch_size
         self._windows = windows
         self._cropper = cropper
         self._mirror = mirror
         self._background = batch_size - foreground
+        self._workers = Workers(default_threads(), "decode")
         for kind, wanted, table in (
             ("background", self._background, windows.background),
             ("foreground", foreground, windows.foreground),
@@ -233,33 +235,45 @@ class WindowReader(Reader):
                     hint="see fg_threshold, bg_threshold and fg_fraction",
                 )
 
-    def shape(self) -> ImageShape:
-        return CHANNELS, self._cropper.size, self._cropper.size
+    def shapes(self) -> list[tuple[int, ...]]:
+        return [(self._batch_size, *self._shape), (self._batch_size,)]
 
     def start(self, key: np.uint64, records: int) -> None:
         self._key = key
         self._records = records
 
-    def fill(self, batch: Batch, stopped: Callable[[], bool]) -> None:
+    def make(self) -> ImageBatch:
+        batch = ImageBatch(self._batch_size, self._cropper.dtype)
+        batch.reshape(self._shape)
+        return batch
+
+    def fill(self, batch: ImageBatch, stopped: Callable[[], bool]) -> None:
         windows = self._windows
-        batch.reshape(self.shape())
-        drawn = np.empty((self.batch_size, 2), np.int64)
+        drawn = np.empty((len(batch), 2), np.int64)
         counts = np.array([len(windows.background), len(windows.foreground)], np.uint64)
         _draw(self._key, np.uint64(self._records), self._background, counts, drawn)
-        for item, (index, flip) in enumerate(drawn.tolist()):
-            if stopped():
-                return
-            background = item < self._background
-            table = windows.background if background else windows.foreground
+
+        def crop_window(item: int) -> None:
+            index, flip = drawn[item].tolist()
+            table = windows.background if item < self._background else windows.foreground
             image, label, x1, y1, x2, y2, line = table[index].tolist()
-            box = x1, y1, x2, y2
             pixels = windows.image(image)
+            mirror = self._mirror and flip == 1
             try:
-                self._cropper.crop(pixels, box, self._mirror and flip == 1, batch.data[item])
+                self._cropper.crop(pixels, (x1, y1, x2, y2), mirror, batch.data[item])
             except RecordError as error:
                 raise error.of(f'the window on line {line} of "{windows.path}"') from None
             batch.labels[item] = label
-        self._records += self.batch_size
+
+        self._workers.run(crop_window, len(batch), stopped)
+        self._records += len(batch)
+
+    def close(self) -> None:
+        self._workers.close()
+
+    @property
+    def _shape(self) -> ImageShape:
+        return CHANNELS, self._cropper.size, self._cropper.size
 
 
 def _tables(report: NDArray[np.int64]) -> tuple[NDArray[Any], NDArray[Any], NDArray[Any]]:

@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 
 from netdef.data import batches
-from netdef.data.batches import Batch, ImageReader
+from netdef.data.batches import ImageBatch, ImageReader
 from netdef.data.images import Images, ImageSource, Pixels
 from netdef.data.source import RecordError
 from netdef.data.transform import Transform
@@ -53,7 +53,15 @@ class Numbers(ImageSource):
         values = np.repeat(numbers, sizes.prod(axis=1)).astype(np.uint8)
         values.flags.writeable = False
         pixels = Pixels(np.arange(count), ends - sizes.prod(axis=1), values)
-        return Images(sizes, numbers, [pixels], lambda row: f"image {start + row}", "odd")
+        return Images(
+            numbers,
+            sizes,
+            [pixels],
+            np.empty(0, np.int64),
+            lambda row: np.empty(0, np.uint8),
+            lambda row: f"image {start + row}",
+            "odd",
+        )
 
 
 def reader(source: Numbers, batch_size: int, **options: Any) -> ImageReader:
@@ -62,7 +70,7 @@ def reader(source: Numbers, batch_size: int, **options: Any) -> ImageReader:
     return ImageReader(source, transform, batch_size, skip)
 
 
-def run(source: Numbers, batch_size: int, count: int, **options: Any) -> list[Batch]:
+def run(source: Numbers, batch_size: int, count: int, **options: Any) -> list[ImageBatch]:
     made = reader(source, batch_size, **options)
     made.start(KEY, 0)
     filled = [made.make() for _ in range(count)]
@@ -135,11 +143,11 @@ def test_the_first_image_that_differs_is_named_with_the_first_of_its_batch() -> 
 def test_the_shape_is_that_of_the_first_image() -> None:
     source = Numbers((1, 2, 3), (1, 4, 5))
     made = reader(source, 2)
-    assert made.shape() == (1, 2, 3)
+    assert made.shapes() == [(2, 1, 2, 3), (2,)]
     assert made.size == 2
-    assert reader(source, 2, crop_size=2).shape() == (1, 2, 2)
+    assert reader(source, 2, crop_size=2).shapes()[0] == (2, 1, 2, 2)
     with pytest.raises(RecordError, match="image 0 is 1 x 2 x 3, smaller than crop_size 3"):
-        reader(source, 2, crop_size=3).shape()
+        reader(source, 2, crop_size=3).shapes()
     made.close()
     assert source.closed
 

@@ -18,12 +18,13 @@ from netdef.data.datum import (
     KIND,
     LABEL,
     WIDTH,
+    DatumImages,
     Datums,
-    Pixels,
     parse,
     pixels,
 )
-from netdef.data.source import RecordError, Records
+from netdef.data.images import Pixels
+from netdef.data.source import RecordError, Records, Source
 from netdef.proto import netdef_pb2 as pb
 
 
@@ -45,9 +46,33 @@ def image(datums: Datums, found: list[Pixels], row: int) -> np.ndarray:
     return part.values[start : start + int(np.prod(shape))].reshape(shape)
 
 
-def read(value: bytes, color: bool | None = None) -> np.ndarray:
+def read(value: bytes) -> np.ndarray:
     datums = parse(records(value))
-    return image(datums, pixels(datums, color), 0)
+    return image(datums, pixels(datums), 0)
+
+
+class One(Source):
+    """A source of one run of records."""
+
+    def __init__(self, *values: bytes) -> None:
+        self.records = records(*values)
+        self.size = len(values)
+        self.reads = 0
+
+    def seek(self, position: int) -> None:
+        pass
+
+    def read(self, count: int) -> Records:
+        self.reads += 1
+        return self.records
+
+
+def decode_first(value: bytes, color: bool | None = None) -> np.ndarray:
+    """An encoded record, decoded, as an array (channels, height, width)."""
+    images = DatumImages(One(value), color).first()
+    assert images.encoded.tolist() == [0]
+    decoded = images.decode(0)
+    return decoded.reshape(*decoded.shape[:2], -1).transpose(2, 0, 1)
 
 
 def test_bytes_floats_and_images_in_one_run() -> None:
@@ -69,11 +94,11 @@ def test_bytes_floats_and_images_in_one_run() -> None:
     )
     assert datums.table[:, KIND].tolist() == [FLOATS, BYTES, ENCODED, FLOATS]
     assert datums.table[:, LABEL].tolist() == [-7, 3, 1 << 30, 0]
-    found = pixels(datums, None)
+    assert datums.counts.tolist() == [1, 2, 1]
+    assert datums.rows(ENCODED).tolist() == [2]
+    found = pixels(datums)
     np.testing.assert_array_equal(image(datums, found, 0), real)
     np.testing.assert_array_equal(image(datums, found, 1), raw)
-    # PNG loses nothing; the channels of a record are BGR, as OpenCV and Caffe have them.
-    np.testing.assert_array_equal(image(datums, found, 2), picture.transpose(2, 0, 1))
     np.testing.assert_array_equal(image(datums, found, 3), [[[5, 6]]])
 
 
@@ -101,7 +126,7 @@ def test_unknown_fields_are_skipped_and_the_last_value_counts() -> None:
     first = pb.Datum(channels=9, height=9, width=9, data=b"no", label=9).SerializeToString()
     last = pb.Datum(channels=1, height=1, width=3, data=b"yes", label=2).SerializeToString()
     datums = parse(records(extra + first + extra + last + extra))
-    assert image(datums, pixels(datums, None), 0).tobytes() == b"yes"
+    assert image(datums, pixels(datums), 0).tobytes() == b"yes"
     assert datums.table[0, LABEL] == 2
 
 
@@ -132,7 +157,7 @@ def test_agrees_with_protobuf_on_damaged_records() -> None:
         table = datums.table[0]
         assert table[LABEL] == expected.label
         if table[KIND] == BYTES:
-            assert image(datums, pixels(datums, None), 0).tobytes() == expected.data
+            assert image(datums, pixels(datums), 0).tobytes() == expected.data
             assert len(expected.data) == size
         read_by_both += 1
     assert read_by_both > 300
@@ -170,8 +195,22 @@ def test_agrees_with_protobuf_on_damaged_records() -> None:
 def test_records_that_are_no_datum(value: bytes, complaint: str) -> None:
     good = pb.Datum(channels=1, height=1, width=1, data=b"x").SerializeToString()
     with pytest.raises(RecordError) as caught:
-        parse(records(good, value, value))
-    assert caught.value.text.startswith(f'record 1 (key "1") of "db" {complaint}')
+        parse(records(value, good))
+    assert caught.value.text.startswith(f'record 0 (key "0") of "db" {complaint}')
+
+
+def test_records_before_one_that_is_no_datum_are_given_first() -> None:
+    good = pb.Datum(channels=1, height=1, width=1, data=b"x", label=5).SerializeToString()
+    source = One(good, good, b"no", good, b"no")
+    images = DatumImages(source, None)
+    images.seek(0, np.uint64(0))
+    assert images.read(5).labels.tolist() == [5, 5]
+    for _ in range(2):
+        with pytest.raises(RecordError, match=r'record 2 \(key "2"\) of "db" is no Datum'):
+            images.read(3)
+    assert source.reads == 1
+    images.seek(0, np.uint64(0))
+    assert images.read(5).labels.tolist() == [5, 5]
 
 
 COLOR = np.random.default_rng(1).integers(0, 256, (4, 5, 3), np.uint8)
@@ -194,7 +233,7 @@ def test_color_of_encoded_images(
 ) -> None:
     png = cv2.imencode(".png", picture)[1].tobytes()
     value = pb.Datum(data=png, encoded=True).SerializeToString()
-    got = read(value, color)
+    got = decode_first(value, color)
     assert got.shape == expected.shape
     # Grey is a weighted sum, rounded once more or less.
     assert np.abs(got.astype(int) - expected).max() <= 1
@@ -203,10 +242,10 @@ def test_color_of_encoded_images(
 @pytest.mark.parametrize("data", [b"", b"no image", cv2.imencode(".png", COLOR)[1].tobytes()[:40]])
 def test_images_that_cannot_be_decoded(data: bytes) -> None:
     with pytest.raises(RecordError, match=r'record 0 \(key "0"\) of "db" is an image that cannot'):
-        read(pb.Datum(data=data, encoded=True).SerializeToString())
+        decode_first(pb.Datum(data=data, encoded=True).SerializeToString())
 
 
 def test_images_of_16_bits_are_refused() -> None:
     deep = cv2.imencode(".png", GRAY.astype(np.uint16) * 200)[1].tobytes()
     with pytest.raises(RecordError, match="is an image of uint16 values"):
-        read(pb.Datum(data=deep, encoded=True).SerializeToString())
+        decode_first(pb.Datum(data=deep, encoded=True).SerializeToString())

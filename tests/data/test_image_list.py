@@ -103,10 +103,14 @@ def test_images_that_cannot_be_read(tmp_path: Path, listed: bytes, reason: str) 
     path = tmp_path / "list.txt"
     path.write_bytes(b"image.png 1\n" + listed + b" 2\n")
     images = ImageList(pb.ImageDataParameter(source=str(path), root_folder=f"{tmp_path}/"))
-    assert images.first().labels == [1]
+    first = images.first()
+    assert first.labels == [1]
+    assert first.decode(0).shape == (2, 2, 3)
     images.seek(1, KEY)
+    second = images.read(5)
+    assert second.labels == [2]
     with pytest.raises(RecordError, match="cannot be read: ") as caught:
-        images.read(5)
+        second.decode(0)
     assert reason in caught.value.text
     assert f'(line 2 of "{path}")' in caught.value.text
     assert ("ends with a space" in caught.value.hint) == listed.endswith(b" ")
@@ -120,7 +124,7 @@ def test_the_root_is_not_doubted_where_there_is_something(tmp_path: Path) -> Non
     path.write_text("image 1\n")
     images = ImageList(pb.ImageDataParameter(source=str(path), root_folder=f"{tmp_path}/root"))
     with pytest.raises(RecordError, match="it is no regular file") as caught:
-        images.first()
+        images.first().decode(0)
     assert (caught.value.field, caught.value.hint) == (("source",), "")
 
 
@@ -131,7 +135,7 @@ def test_images_that_cannot_be_decoded(tmp_path: Path, content: bytes) -> None:
     path.write_text("image.png 1\n")
     images = ImageList(pb.ImageDataParameter(source=str(path), root_folder=f"{tmp_path}/"))
     with pytest.raises(RecordError, match="is an image that cannot be decoded"):
-        images.first()
+        images.first().decode(0)
 
 
 def test_a_missing_list_is_looked_for(tmp_path: Path) -> None:

@@ -84,6 +84,32 @@ def test_against_numpy(
         assert (placement[:, LEFT] == ((14 - crop) // 2 if crop else 0)).all()
 
 
+@pytest.mark.parametrize("dtype", [np.float32, np.float64])
+@pytest.mark.parametrize("channels", [0, 1, 2, 3, 4])
+@pytest.mark.parametrize("crop", [0, 1, 8])
+@pytest.mark.parametrize("mean", ["one", "file"])
+def test_an_image_becomes_what_its_planes_become(
+    tmp_path: Path, dtype: type[Any], channels: int, crop: int, mean: str
+) -> None:
+    """Decoded images have their channels innermost; one of 0 channels has no axis for them."""
+    planes = max(1, channels)
+    config = pb.TransformationParameter(scale=0.3, mirror=True, crop_size=crop)
+    if mean == "one":
+        config.mean_value.append(127.5)
+    else:
+        means = RNG.uniform(90, 130, (planes, 11, 14)).astype(np.float32)
+        config.mean_file = str(write_mean(tmp_path / "mean.binaryproto", means))
+    transform = Transform(config, True, dtype)
+    images = RNG.integers(0, 256, (8, planes, 11, 14), np.uint8)
+    expected, placement = apply(transform, images, dtype, first=5)
+    assert 0 < placement[:, FLIP].sum() < 8
+    for i, image in enumerate(images):
+        decoded = np.ascontiguousarray(image.transpose(1, 2, 0) if channels else image[0])
+        out = np.full(expected.shape[1:], np.nan, dtype)
+        transform.render_image(decoded, KEY, 5 + i, out)
+        np.testing.assert_array_equal(out, expected[i])
+
+
 def test_mirror_is_drawn_in_both_phases_and_only_if_asked_for() -> None:
     images = np.zeros((200, 1, 2, 2), np.uint8)
     for random_crop in (False, True):

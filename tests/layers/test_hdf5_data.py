@@ -396,12 +396,15 @@ def test_a_file_that_changes_while_it_is_used(make: Make, shuffle: str) -> None:
     files = [write(Path("a.h5"), x=X, y=Y), write(Path("b.h5"), x=X, y=Y)]
     layer = make(listing(Path("l"), *files), f"batch_size: 5 shuffle: {shuffle}")
     deliver(layer)
+    # What was read ahead is forgotten.
+    layer.close()
     for path in files:
         Path(path).unlink()
         write(Path(path), x=X[:3], y=Y[:3])
     top = [Blob(np.zeros((5, 2, 3), np.float32)), Blob(np.zeros(5, np.float32))]
     message, _ = refused(lambda: layer.forward([], top))
     assert message in [f'"{path}" has changed since the net was built' for path in files]
+    layer.close()
     for path in files:
         Path(path).unlink()
     message, _ = refused(lambda: layer.forward([], top))
