@@ -194,6 +194,11 @@ def spends_the_gradient_of_its_top(layer: Layer, top: list[Blob], bottom: list[B
 
 
 @after
+def asks_its_bottom_for_the_sign(layer: Layer, top: list[Blob], bottom: list[Blob]) -> None:
+    bottom[0].diff[...] = top[0].diff * (bottom[0].data > 0)
+
+
+@after
 def counts_threads(layer: Layer, bottom: list[Blob], top: list[Blob]) -> None:
     top[0].flat[0] += jit.num_threads()
 
@@ -265,6 +270,7 @@ BREAKS: list[tuple[str, str, str, Callable[[Pass], Pass]]] = [
     ),
     ("inputs_are_left_alone", "Pooling", "forward", sorts_its_bottom),
     ("inputs_are_left_alone", "ReLU", "backward", spends_the_gradient_of_its_top),
+    ("backward_reads_what_it_says", "ReLU", "backward", asks_its_bottom_for_the_sign),
     ("in_place", "ReLU", "forward", clears_its_top_first),
     ("reshape", "Pooling", "setup", remembers_its_first_shape),
     ("any_number_of_threads", "Softmax", "forward", counts_threads),
