@@ -199,19 +199,22 @@ class _Arrangement:
         )
         self.sources = made
         self.read = {value for bottoms in trace.bottoms for value in bottoms}
-        self.free_forward = [
-            layer.layer.view and not apart and not any(layer.loss_weights) for layer in plan.layers
+        self.free_forward = [not apart and self._is_free(i) for i in range(len(plan.layers))]
+        self.free_backward = [
+            free and layer.propagate[0]
+            for free, layer in zip(self.free_forward, plan.layers, strict=True)
         ]
-        self.free_backward = [self._is_free_backward(i) for i in range(len(plan.layers))]
         self.buffers: list[Buffer] = []
 
-    def _is_free_backward(self, number: int) -> bool:
-        """Whether the gradients of all tops can be written where that of the bottom stands."""
+    def _is_free(self, number: int) -> bool:
+        """Whether a layer is a view whose tops can use the buffers of its bottom.
+
+        An output cannot: users do with its values what they like, and give its gradient.
+        """
         layer = self.layers[number]
         return (
-            self.free_forward[number]
-            and layer.propagate[0]
-            # What nobody reads has a gradient that the user gives.
+            layer.layer.view
+            and not any(layer.loss_weights)
             and all(value in self.read for value in self.trace.tops[number])
             and not any(name in self.plan.outputs for name in layer.tops)
         )

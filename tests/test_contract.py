@@ -194,8 +194,9 @@ def spends_the_gradient_of_its_top(layer: Layer, top: list[Blob], bottom: list[B
 
 
 @after
-def asks_its_bottom_for_the_sign(layer: Layer, top: list[Blob], bottom: list[Blob]) -> None:
-    bottom[0].diff[...] = top[0].diff * (bottom[0].data > 0)
+def computes_its_top_again(layer: Layer, top: list[Blob], bottom: list[Blob]) -> None:
+    y = 1 / (1 + np.exp(-bottom[0].data))
+    bottom[0].diff[...] = top[0].diff * y * (1 - y)
 
 
 @after
@@ -270,7 +271,7 @@ BREAKS: list[tuple[str, str, str, Callable[[Pass], Pass]]] = [
     ),
     ("inputs_are_left_alone", "Pooling", "forward", sorts_its_bottom),
     ("inputs_are_left_alone", "ReLU", "backward", spends_the_gradient_of_its_top),
-    ("backward_reads_what_it_says", "ReLU", "backward", asks_its_bottom_for_the_sign),
+    ("backward_reads_what_it_says", "Sigmoid", "backward", computes_its_top_again),
     ("in_place", "ReLU", "forward", clears_its_top_first),
     ("reshape", "Pooling", "setup", remembers_its_first_shape),
     ("any_number_of_threads", "Softmax", "forward", counts_threads),
