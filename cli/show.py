@@ -1,4 +1,4 @@
-"""``netdef show``: print a net at any stage between its text and its plan."""
+"""``netdef show``: print a net at any stage between its text and its memory."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ import click
 
 from .running import Command, caffe_option, say, split_list
 
-STAGES = ("parsed", "upgraded", "kept", "split", "plan")
+STAGES = ("parsed", "upgraded", "kept", "split", "plan", "memory")
 
 
 @click.command(cls=Command)
@@ -29,7 +29,7 @@ STAGES = ("parsed", "upgraded", "kept", "split", "plan")
 @caffe_option("level", type=int, default=0, help="Level of the net's state.")
 @click.option("--stages", default="", help="Stages of the net's state, comma-separated.")
 def show(file: str, what: str, phase: str, level: int, stages: str) -> None:
-    """Print the net in FILE as it was parsed, upgraded, kept for a phase, split, or planned.
+    """Print the net in FILE at a stage between its text and its memory.
 
     \b
     parsed    as read
@@ -37,10 +37,13 @@ def show(file: str, what: str, phase: str, level: int, stages: str) -> None:
     kept      with only the layers of the phase
     split     with a Split behind every blob that several layers read
     plan      shapes, parameters, and who needs a gradient
+    memory    what shares memory, where it lies, and from when to when it is needed
     """
     from netdef import graph, prototxt
+    from netdef.describe import describe_memory, describe_plan
     from netdef.errors import Diagnostic
-    from netdef.plan import describe, plan
+    from netdef.memory import arrange
+    from netdef.plan import plan
     from netdef.proto import netdef_pb2 as pb
     from netdef.upgrade import upgrade_net
 
@@ -70,4 +73,13 @@ def show(file: str, what: str, phase: str, level: int, stages: str) -> None:
     if what == "split":
         say(prototxt.to_text(net), newline=False)
         return
-    say(describe(plan(net, positions)))
+    planned = plan(net, positions)
+    # As the commands that run a net arrange it.
+    keep_all = bool(net.debug_info)
+    memory = arrange(
+        planned,
+        keep=None if keep_all else (),
+        apart=keep_all,
+        backward=state.phase == pb.TRAIN,
+    )
+    say(describe_plan(planned, memory) if what == "plan" else describe_memory(planned, memory))

@@ -70,6 +70,7 @@ def train(
             action=signals.action,
             resuming=snapshot is not None,
             skip_mismatch=skip_mismatch,
+            keep=(),  # nobody looks at blobs
         )
         try:
             # Only from here on is there something to save: before, a Ctrl-C just ends the command.

@@ -43,7 +43,7 @@ def evaluate(
     if level:
         whole.level = level
     whole.stage.extend(stages)
-    net = Net.from_message(document.message, whole, document.positions, emit=emit)
+    net = Net.from_message(document.message, whole, document.positions, keep=(), emit=emit)
     try:
         for path in weights:
             net.copy_from(path, skip_mismatch)
@@ -137,7 +137,7 @@ def _smaller(net: Net, document: Document[pb.NetParameter], state: pb.NetState, 
             getattr(layer, source.config_field).batch_size = rest
     try:
         small = Net.from_message(
-            message, state, document.positions, share=net, seed=net.program.seed
+            message, state, document.positions, share=net, seed=net.program.seed, keep=()
         )
         for name in net.outputs:
             ours, theirs = small.program.blobs[name].count, net.program.blobs[name].count

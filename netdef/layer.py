@@ -5,6 +5,7 @@ shapes, and computes on blobs that the program hands it::
 
     shapes(*bottoms) -> tops      pure: shapes in, shapes out
     params(*bottoms) -> [Param]   pure: name, shape and filler of each parameter
+    work(*bottoms) -> [Work]      pure: shape and type of each array kept from forward for backward
     setup(bottom, top)            the blobs stand: prepare workspace for these shapes
     forward(bottom, top)          read bottom.data and self.blobs, write top.data
     backward(top, bottom)         read top.diff, write bottom.diff, add to self.blobs[i].diff
@@ -17,6 +18,13 @@ What the program guarantees to ``backward``:
   ``self.learn[i]`` is false where parameter ``i`` needs none
 - a layer with ``in_place`` may get the same blob as bottom and top: ``top.data`` may overwrite
   ``bottom.data``, ``bottom.diff`` may overwrite ``top.diff``
+- where ``backward_reads`` names them, ``bottom.data`` holds what it held in forward, and
+  ``top.data`` too, unless a later layer worked on it in place: as in Caffe, it then holds what that
+  made of it; what is not named may be in use for something else
+
+Arrays that a layer keeps from forward for backward, such as a mask, it can ask for in ``work``: the
+program then reuses their memory, too. ``self.work_arrays`` holds them, in that order, when
+``setup`` is called.
 
 A layer whose top shapes depend on data has ``dynamic``: before each forward pass the program asks
 ``next_shapes(bottom)`` and, where the answer changed, plans again what follows.
@@ -31,7 +39,7 @@ from __future__ import annotations
 
 import importlib
 import pkgutil
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Collection, Iterable, Sequence
 from functools import cache
 from typing import Any, ClassVar, NamedTuple, TypeVar
 
@@ -67,6 +75,13 @@ class Param(NamedTuple):
     learns: bool = True
 
 
+class Work(NamedTuple):
+    """An array that a layer writes in forward and reads in backward; None is the net's type."""
+
+    shape: Shape
+    dtype: Any = None
+
+
 def _nowhere(*path: str | int) -> Location | None:
     return None
 
@@ -80,10 +95,14 @@ class Layer:
 
     Attributes that a layer sets, in its class or, where options decide, in ``__init__``:
     ``bottoms`` and ``tops`` (how many blobs), ``in_place`` (a top may be the bottom of the same
-    index), ``no_gradient`` (bottoms that have none, such as labels), ``loss`` (the first top is a
-    loss of weight 1 unless the net says otherwise, and the net need not name it), ``dynamic`` (top
-    shapes depend on data), ``source`` (brings records: see ``DataLayer``), ``also_reads`` (messages
-    of ``LayerParameter`` it reads beside its own).
+    index), ``no_gradient`` (bottoms that have none, such as labels), ``backward_reads`` (which
+    values backward reads: ``"bottom"``, ``"top"``, both or none), ``view`` (each top holds the
+    values of the bottom in their order, and its gradient is that of the bottom, or one of those
+    that add up to it: where it can, the program lets them use one memory and calls neither
+    ``forward`` nor ``backward``), ``loss`` (the first top is a loss of weight 1 unless the net says
+    otherwise, and the net need not name it), ``dynamic`` (top shapes depend on data), ``source``
+    (brings records: see ``DataLayer``), ``also_reads`` (messages of ``LayerParameter`` it reads
+    beside its own).
     """
 
     type: ClassVar[str]
@@ -109,6 +128,7 @@ class Layer:
         # Set by the program when it binds the layer.
         self.blobs: list[Blob] = []
         self.learn: Sequence[bool] = ()
+        self.work_arrays: list[Array] = []
         self.dtype: Any = np.float32
         self.key = np.uint64(0)
         self.iteration = np.uint64(0)
@@ -120,6 +140,18 @@ class Layer:
 
     def params(self, *bottoms: Shape) -> Iterable[Param]:
         """The parameters this layer learns; none unless overridden."""
+        return ()
+
+    @property
+    def backward_reads(self) -> Collection[str]:
+        return ("bottom", "top")
+
+    @property
+    def view(self) -> bool:
+        return False
+
+    def work(self, *bottoms: Shape) -> Iterable[Work]:
+        """The arrays it keeps from forward for backward; none unless overridden."""
         return ()
 
     def setup(self, bottom: list[Blob], top: list[Blob]) -> None:

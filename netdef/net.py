@@ -11,7 +11,7 @@ import math
 import os
 import warnings
 from collections import OrderedDict
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -21,6 +21,7 @@ from netdef.blob import Array, Blob, Shape, shape_text
 from netdef.errors import Location, NetError
 from netdef.events import Event, Listener, NetBuilt, Warned, WeightsLoaded
 from netdef.layer import Layer
+from netdef.memory import arrange
 from netdef.plan import Plan, plan
 from netdef.program import Program
 from netdef.proto import netdef_pb2 as pb
@@ -118,8 +119,11 @@ class Net:
         """A net from a message as it was parsed.
 
         ``options``: ``dtype`` (float32; float64 to check gradients), ``seed`` of random numbers,
-        ``share`` (a Net whose parameters it uses where layer names agree), ``keep_all`` (every blob
-        has memory of its own, split ones too), ``emit`` (is told of events).
+        ``share`` (a Net whose parameters it uses where layer names agree), ``keep`` (names of the
+        blobs that can be looked at after a pass, beside inputs, outputs and losses: memory of all
+        others is reused, and a net in phase TEST runs forward only; by default all are kept),
+        ``keep_all`` (every blob has memory of its own, split ones too), ``emit`` (is told of
+        events).
         """
         net = cls.__new__(cls)
         net._build(message, state, positions, **options)
@@ -134,6 +138,7 @@ class Net:
         dtype: type[Any] = np.float32,
         seed: int | None = None,
         share: Net | None = None,
+        keep: Collection[str] | None = None,
         keep_all: bool = False,
         emit: Listener | None = None,
     ) -> None:
@@ -144,9 +149,16 @@ class Net:
             self._warn(str(doubt))
         kept = graph.keep(upgraded, state, positions)
         self._warn_of_double_names(kept)
-        planned = plan(graph.split(kept, positions), positions, keep_all or bool(kept.debug_info))
+        planned = plan(graph.split(kept, positions), positions)
+        keep_all |= bool(kept.debug_info)
         self.program = Program(
             planned,
+            arrange(
+                planned,
+                keep=None if keep_all else keep,
+                apart=keep_all,
+                backward=state.phase == pb.TRAIN,
+            ),
             dtype,
             _seeds.next() if seed is None else seed,
             share.program if share is not None else None,
@@ -173,7 +185,9 @@ class Net:
 
     @property
     def blobs(self) -> OrderedDict[str, Blob]:
-        return OrderedDict(self.program.blobs)
+        """The blobs by name; of a net that reuses memory, those that are kept."""
+        kept = self.program.memory.kept
+        return OrderedDict((name, b) for name, b in self.program.blobs.items() if name in kept)
 
     @property
     def params(self) -> OrderedDict[str, list[Blob]]:

@@ -1,8 +1,9 @@
-"""The plan of a net: shapes, parameters, gradients, shared memory. Nothing is allocated.
+"""The plan of a net: shapes, parameters, gradients. Nothing is allocated.
 
 ``plan`` turns a net that has been kept and split (see ``graph``) into a :class:`Plan`; ``reshape``
-gives the same plan for other input shapes; ``describe`` prints it. Who needs a gradient is decided
-as in Caffe's ``Net::Init``: forward from whatever learns, then back from the loss.
+gives the same plan for other input shapes. What memory it takes is said in ``memory``. Who needs a
+gradient is decided as in Caffe's ``Net::Init``: forward from whatever learns, then back from the
+loss.
 """
 
 from __future__ import annotations
@@ -28,12 +29,10 @@ AUTOMATIC = "(automatic)"
 
 @dataclass(frozen=True)
 class BlobPlan:
-    """A blob; ``data_of`` and ``diff_of`` name the blob whose memory it uses, mostly itself."""
+    """A blob, with its last shape; whether backward computes its gradient."""
 
     name: str
     shape: Shape
-    data_of: str
-    diff_of: str
     needs_gradient: bool
 
 
@@ -67,8 +66,6 @@ class LayerPlan:
     learn: tuple[bool, ...]
     needs_backward: bool
     propagate: tuple[bool, ...]
-    accumulate: tuple[bool, ...]
-    alias: bool  # a Split whose tops are their bottom: nothing to compute
 
     @property
     def name(self) -> str:
@@ -104,11 +101,10 @@ class Plan:
         return [param for i, param in enumerate(self.params) if param.owner == i]
 
 
-def plan(net: pb.NetParameter, positions: Positions | None = None, keep_all: bool = False) -> Plan:
+def plan(net: pb.NetParameter, positions: Positions | None = None) -> Plan:
     """Plan a net that has been kept and split.
 
-    ``keep_all`` gives every blob memory of its own, so that each can be looked at after a pass;
-    else a Split costs nothing. Raises NetError, located where ``positions`` are given.
+    Raises NetError, located where ``positions`` are given.
     """
     if not net.layer:
         phase = pb.Phase.Name(net.state.phase)
@@ -125,7 +121,7 @@ def plan(net: pb.NetParameter, positions: Positions | None = None, keep_all: boo
     drafts, shapes = _connect(layers)
     params, owned = _share(drafts)
     gradients = _gradients(net, drafts, params, owned)
-    return _assemble(net, drafts, shapes, params, owned, gradients, automatic, keep_all)
+    return _assemble(net, drafts, shapes, params, owned, gradients, automatic)
 
 
 def reshape(
@@ -551,12 +547,7 @@ def _assemble(
     owned: list[tuple[int, ...]],
     gradients: _Gradients,
     automatic: set[str],
-    keep_all: bool,
 ) -> Plan:
-    readers: dict[str, list[_Draft]] = {}
-    for draft in drafts:
-        for name in draft.bottoms:
-            readers.setdefault(name, []).append(draft)
     outputs: dict[str, None] = {}
     for draft in drafts:
         for name in draft.bottoms:
@@ -564,41 +555,6 @@ def _assemble(
         for name in draft.tops:
             if name not in automatic:
                 outputs[name] = None
-
-    memory: dict[str, str] = {}
-    alias = []
-    for draft in drafts:
-        free = (
-            not keep_all
-            and draft.layer.type == "Split"
-            and not any(draft.loss_weights)
-            and all(name in readers and name not in outputs for name in draft.tops)
-            and not any(
-                reader.tops[j] == reader.bottoms[j]
-                for name in draft.tops
-                for reader in readers.get(name, ())
-                for j in range(min(len(reader.tops), len(reader.bottoms)))
-                if reader.bottoms[j] == name
-            )
-        )
-        alias.append(free)
-        for name in draft.tops:
-            memory[name] = memory[draft.bottoms[0]] if free else name
-
-    # Backward runs from the last layer to the first: the first to reach a gradient writes it.
-    written: set[str] = set()
-    accumulate: list[list[bool]] = []
-    for i in reversed(range(len(drafts))):
-        adds = []
-        for name, wanted in zip(drafts[i].bottoms, gradients.propagate[i], strict=True):
-            target = memory[name]
-            runs = wanted and gradients.backward[i] and not alias[i]
-            in_place = name in drafts[i].tops
-            adds.append(runs and not in_place and target in written)
-            if runs:
-                written.add(target)
-        accumulate.append(adds)
-    accumulate.reverse()
 
     needs_gradient = dict.fromkeys(shapes, False)
     for i, draft in enumerate(drafts):
@@ -621,67 +577,10 @@ def _assemble(
             learn=tuple(gradients.learn[i]),
             needs_backward=gradients.backward[i],
             propagate=tuple(gradients.propagate[i]),
-            accumulate=tuple(accumulate[i]),
-            alias=alias[i],
         )
         for i, draft in enumerate(drafts)
     ]
-    blobs = {
-        name: BlobPlan(name, shape, memory[name], memory[name], needs_gradient[name])
-        for name, shape in shapes.items()
-    }
+    blobs = {name: BlobPlan(name, shape, needs_gradient[name]) for name, shape in shapes.items()}
     inputs = [name for draft in drafts if draft.layer.type == "Input" for name in draft.tops]
     # Caffe keeps its outputs in a sorted set: "output #0" in a log is the first by name.
     return Plan(net, tuple(layers), blobs, tuple(params), tuple(inputs), tuple(sorted(outputs)))
-
-
-def describe(planned: Plan) -> str:
-    """The plan as a table: a line per layer with its shapes, parameters and gradients."""
-    rows = [("layer", "type", "bottoms", "tops", "params", "backward")]
-    for layer in planned.layers:
-        tops = [
-            f"{name} {shape_text(shape)}"
-            + (" (in place)" if in_place else "")
-            + (f" loss*{weight:g}" if weight else "")
-            for name, shape, in_place, weight in zip(
-                layer.tops, layer.top_shapes, layer.in_place, layer.loss_weights, strict=True
-            )
-        ]
-        params = [
-            shape_text(planned.params[i].shape)
-            + ("" if planned.params[i].owner == i else f" = {planned.params[i].name}")
-            for i in layer.params
-        ]
-        into = [
-            name + (" (adds)" if adds else "")
-            for name, wanted, adds in zip(
-                layer.bottoms, layer.propagate, layer.accumulate, strict=True
-            )
-            if wanted
-        ]
-        backward = (
-            ("into " + ", ".join(into) if into else "params only") if layer.needs_backward else "-"
-        )
-        rows.append(
-            (
-                layer.name,
-                layer.type + (" (free)" if layer.alias else ""),
-                ", ".join(layer.bottoms) or "-",
-                ", ".join(tops) or "-",
-                ", ".join(params) or "-",
-                backward,
-            )
-        )
-    widths = [max(len(row[i]) for row in rows) for i in range(len(rows[0]))]
-    lines = [
-        "  ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=True)).rstrip()
-        for row in rows
-    ]
-    weights = sum(math.prod(param.shape) for param in planned.learnable)
-    values = sum(math.prod(b.shape) for b in planned.blobs.values() if b.data_of == b.name)
-    lines.append("")
-    lines.append(f"inputs: {', '.join(planned.inputs) or '-'}")
-    lines.append(f"outputs: {', '.join(planned.outputs) or '-'}")
-    lines.append(f"parameters: {weights} values, {weights * 4 / 2**20:.2f} MiB")
-    lines.append(f"blobs: {values} values, {values * 4 / 2**20:.2f} MiB")
-    return "\n".join(lines)

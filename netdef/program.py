@@ -1,26 +1,28 @@
 """The program of a plan: arrays, and the steps that compute on them.
 
-``Program(plan)`` allocates; ``forward`` and ``backward`` run. No blob is allocated per pass. The
-seam for another device is here: it would bind the same plan to its own arrays and its own
+``Program(plan, memory)`` allocates; ``forward`` and ``backward`` run. No blob is allocated per
+pass. The seam for another device is here: it would bind the same plan to its own arrays and its own
 implementations of the layers.
 """
 
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Iterator, Mapping
-from contextlib import contextmanager
+import operator
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
 import numpy as np
 
 from netdef import fillers, rng
+from netdef.arena import Arena
 from netdef.blob import Array, Blob, Shape, shape_text
-from netdef.errors import NetError
+from netdef.errors import NetdefError, NetError
 from netdef.events import DebugLine, Event
 from netdef.kernels.elementwise import add
 from netdef.layer import Layer
+from netdef.memory import Ends, Memory, arrange
 from netdef.plan import LayerPlan, ParamPlan, Plan, reshape
 
 
@@ -39,14 +41,30 @@ class Learnable:
 class Step:
     """One layer with the blobs it works on."""
 
+    number: int
     layer: Layer
     plan: LayerPlan
+    ends: Ends
     bottom: list[Blob] = field(default_factory=list)
     top: list[Blob] = field(default_factory=list)
+    #: Its tops in backward: as in Caffe, what layers in place have made of them by then.
+    final_top: list[Blob] = field(default_factory=list)
+    #: All arrays of its blobs, to tell when it has to be bound anew.
+    arrays: list[Array | None] = field(default_factory=list)
     #: (blob, weight) of each top that is part of the loss
     losses: list[tuple[Blob, float]] = field(default_factory=list)
     #: (gradient of the blob, what this layer adds to it)
     additions: list[tuple[Array, Array]] = field(default_factory=list)
+
+    def forward(self) -> None:
+        if not self.ends.free_forward:
+            self.layer.forward(self.bottom, self.top)
+
+    def backward(self) -> None:
+        if self.plan.needs_backward and not self.ends.free_backward:
+            self.layer.backward(self.final_top, self.bottom)
+            for target, addition in self.additions:
+                add(addition, target)
 
 
 class Program:
@@ -55,6 +73,7 @@ class Program:
     def __init__(
         self,
         plan: Plan,
+        memory: Memory | None = None,
         dtype: type[Any] = np.float32,
         seed: int | None = None,
         share: Program | None = None,
@@ -62,16 +81,19 @@ class Program:
     ) -> None:
         """Allocate ``plan`` and fill its parameters.
 
+        ``memory``: how it is arranged; by default every blob can be looked at after a pass.
         ``dtype``: float32, or float64 to check gradients. ``seed``: of every random number in the
         net.
         ``share``: use the parameters of this program's layers where names agree, as a test net
         does.
         """
         self.plan = plan
+        self.memory = memory = arrange(plan) if memory is None else memory
         self.dtype = dtype
         self.seed = rng.fresh_seed() if seed is None else seed
         self.emit = emit
         self.debug = bool(plan.net.debug_info)
+        self._nothing = np.empty(0, dtype)
         #: Forward passes so far; random layers draw from this, so a resumed run sets it.
         self.passes = 0
         self.blobs: dict[str, Blob] = {}
@@ -79,12 +101,19 @@ class Program:
         #: The array of each blob when it was last bound: users reshape blobs, too.
         self._bound: dict[str, Array] = {}
         self.learnable: list[Learnable] = []
-        self.steps = [Step(planned.layer, planned) for planned in plan.layers]
+        self.steps = [
+            Step(number, planned.layer, planned, ends)
+            for number, (planned, ends) in enumerate(zip(plan.layers, memory.layers, strict=True))
+        ]
         #: Steps from here on do not know yet what changed before them: see ``_follow``.
         self._planned = len(self.steps)
-        #: Blobs that were given other arrays, until every reader was told.
-        self._fresh: set[str] = set()
-        self._spare: list[Array] = []
+        #: Tops that are not what their blob shows in the end: see ``Memory.superseded``.
+        self._hidden: dict[tuple[int, int], Blob] = {}
+        for planned in plan.layers:
+            for name in planned.tops:
+                self.blobs.setdefault(name, Blob(self._nothing, None, name))
+        lender = share._arena if share is not None and share.memory.reused else None
+        self._arena: Arena = Arena(memory, dtype, lender if memory.reused else None)
         self._make_params(share)
         self._bind()
 
@@ -106,9 +135,11 @@ class Program:
                     planned.name,
                 )
             else:
-                with _memory_of(self._layer_of(number)):
+                try:
                     data = np.empty(planned.shape, self.dtype)
                     diff = np.zeros(planned.shape, self.dtype)
+                except MemoryError as error:
+                    raise _no_memory(self._layer_of(number), error) from error
                 key = rng.key(self.seed, f"filler/{planned.layer}/{planned.index}")
                 self._fill(number, data, key)
                 blob = Blob(data, diff, planned.name)
@@ -126,7 +157,8 @@ class Program:
             layer.dtype = self.dtype
             layer.key = layer.draw_key(self.seed)
             layer.emit = self._tell
-            layer.learn = [learns and step.plan.needs_backward for learns in step.plan.learn]
+            runs = step.plan.needs_backward and self.memory.backward
+            layer.learn = [learns and runs for learns in step.plan.learn]
             layer.blobs = [made[i] for i in step.plan.params]
             if layer.blobs:
                 self.params[layer.name] = layer.blobs
@@ -156,63 +188,102 @@ class Program:
 
         Arrays of unchanged shape stay, and so does what layers keep from forward for backward.
         """
+        try:
+            self._arena.follow(self.plan)
+        except MemoryError as error:
+            largest = self.memory.buffers[self._arena.largest].layer
+            raise _no_memory(self.steps[largest].layer, error) from error
         for step in self.steps[first:stop]:
-            with _memory_of(step.layer):
-                for name in step.plan.tops:
-                    self._bind_blob(name)
-                if not self._fresh.isdisjoint((*step.plan.bottoms, *step.plan.tops)):
-                    self._bind_step(step)
+            try:
+                self._bind_tops(step)
+                self._bind_step(step)
+            except MemoryError as error:
+                raise _no_memory(step.layer, error) from error
         self._planned = len(self.steps) if stop is None else stop
-        if self._planned == len(self.steps):
-            self._fresh.clear()
 
-    def _bind_blob(self, name: str) -> None:
-        planned = self.plan.blobs[name]
-        blob = self.blobs.setdefault(name, Blob(np.empty(0), None, name))
-        shape = planned.shape
-        if planned.data_of != name:
-            # Memory is shared with an earlier blob, which is bound already.
-            if planned.data_of in self._fresh:
-                data = self.blobs[planned.data_of].data.reshape(shape)
-                blob.bind(data, self.blobs[planned.diff_of].diff.reshape(shape))
-        elif blob.diff is None or blob.shape != shape:
-            # Untouched zeros cost no memory, so a gradient nobody computes is free.
-            blob.bind(np.zeros(shape, self.dtype), np.zeros(shape, self.dtype))
-        if blob.data is not self._bound.get(name):
-            self._fresh.add(name)
-            self._bound[name] = blob.data
+    def _bind_tops(self, step: Step) -> None:
+        planned, ends, shown = step.plan, step.ends, self.memory.blobs
+        step.top = []
+        for j, (name, shape) in enumerate(zip(planned.tops, planned.top_shapes, strict=True)):
+            blob, buffers = self.blobs[name], (ends.top_data[j], ends.top_diff[j])
+            if buffers == shown[name]:
+                if blob.shape == shape and blob.data is not self._bound.get(name, blob.data):
+                    # The user has reshaped it to what it is now planned to be: that is kept.
+                    self._adopt(step.number, j, buffers[0], blob.data)
+                    self._adopt(step.number, j, buffers[1], blob.diff)
+                self._bind_blob(blob, buffers, shape)
+                self._bound[name] = blob.data
+                step.top.append(blob)
+                continue
+            hidden = self._hidden.setdefault((step.number, j), Blob(self._nothing, None, name))
+            self._bind_blob(hidden, buffers, shape)
+            if buffers[0] == shown[name][0]:
+                self._bind_blob(blob, shown[name], shape)
+                self._bound[name] = blob.data
+            step.top.append(hidden)
 
-    def _bind_step(self, step: Step) -> None:
-        planned = step.plan
-        step.top = [self.blobs[name] for name in planned.tops]
-        step.bottom = []
-        step.additions = []
-        for name, wanted, adds in zip(
-            planned.bottoms, planned.propagate, planned.accumulate, strict=True
-        ):
-            blob = self.blobs[name]
-            diff = blob.diff if wanted and planned.needs_backward else None
-            if adds:
-                spare = self._spare_like(len(step.additions), blob)
-                step.additions.append((blob.flat_diff, spare.reshape(-1)))
-                diff = spare
-            # A layer gets a handle of its own: what it may write differs from reader to reader.
-            step.bottom.append(Blob(blob.data, diff, name))
+    def _bind_blob(self, blob: Blob, buffers: tuple[int | None, int | None], shape: Shape) -> None:
+        data, diff = (self._array(buffer, shape) for buffer in buffers)
+        if data is None:
+            data = self._nothing
+        if blob.data is not data or blob.diff is not diff:
+            blob.bind(data, diff)
+
+    def _adopt(self, layer: int, top: int, buffer: int | None, array: Array | None) -> None:
+        """Let the buffer that begins with this top be the array of a user."""
+        if buffer is None or array is None:
+            return
+        begins = self.memory.buffers[buffer]
+        if begins.own and (begins.layer, begins.index) == (layer, top):
+            self._arena.adopt(buffer, array)
+
+    def _array(self, buffer: int | None, shape: Shape) -> Any:
+        return None if buffer is None else self._arena.array(self.plan, buffer, shape)
+
+    def _bind_step(self, step: Step, anew: bool = False) -> None:
+        """Give a step its present arrays; with ``anew`` also where they are those that it has."""
+        planned, ends, layer = step.plan, step.ends, step.layer
+        values, gradients, addends = (
+            [self._array(n, s) for n, s in zip(numbers, planned.bottom_shapes, strict=True)]
+            for numbers in (ends.bottom_data, ends.bottom_diff, ends.addend)
+        )
+        wanted = layer.work(*planned.bottom_shapes)
+        work = [self._array(n, w.shape) for n, w in zip(ends.work, wanted, strict=True)]
+        tops = [array for blob in step.top for array in (blob.data, blob.diff)]
+        finals = [
+            self._array(self.memory.blobs[name][0], shape)
+            for name, shape in zip(planned.tops, planned.top_shapes, strict=True)
+        ]
+        arrays = [*values, *gradients, *addends, *work, *tops, *finals]
+        same = len(arrays) == len(step.arrays) and all(map(operator.is_, arrays, step.arrays))
+        if same and not anew:
+            return
+        step.arrays = arrays
+        # A layer gets a handle of its own: what it may write differs from reader to reader.
+        step.bottom = [
+            Blob(self._nothing if data is None else data, diff if addend is None else addend, name)
+            for data, diff, addend, name in zip(
+                values, gradients, addends, planned.bottoms, strict=True
+            )
+        ]
+        step.final_top = [
+            blob if data is blob.data or data is None else Blob(data, blob.diff, blob.name)
+            for blob, data in zip(step.top, finals, strict=True)
+        ]
+        step.additions = [
+            (diff.reshape(-1), addend.reshape(-1))
+            for diff, addend in zip(gradients, addends, strict=True)
+            if addend is not None
+        ]
         step.losses = []
         for blob, weight in zip(step.top, planned.loss_weights, strict=True):
             if weight:
-                blob.diff.fill(weight)
                 step.losses.append((blob, weight))
-        if not planned.alias:
-            step.layer.setup(step.bottom, step.top)
-
-    def _spare_like(self, index: int, blob: Blob) -> Array:
-        """Scratch of this blob's shape for the ``index``-th bottom of a layer that adds."""
-        while len(self._spare) <= index:
-            self._spare.append(np.empty(0, self.dtype))
-        if self._spare[index].size < blob.count:
-            self._spare[index] = np.empty(blob.count, self.dtype)
-        return self._spare[index][: blob.count].reshape(blob.shape)
+                if blob.diff is not None:
+                    blob.diff.fill(weight)
+        layer.work_arrays = work
+        if not ends.free_forward:
+            layer.setup(step.bottom, step.top)
 
     def reshape(self, shapes: Mapping[str, Shape]) -> None:
         """Take other shapes for tops of inputs or data layers; everything after them follows."""
@@ -227,7 +298,7 @@ class Program:
     def rebind(self) -> None:
         """Let every layer see the present arrays; to be called after a parameter was bound anew."""
         for step in self.steps:
-            self._bind_step(step)
+            self._bind_step(step, anew=True)
 
     def set_seed(self, seed: int) -> None:
         """Draw random numbers from ``seed`` from now on; parameters stay."""
@@ -241,37 +312,54 @@ class Program:
         """Run layers ``start`` to ``end`` (inclusive) and return their weighted loss."""
         loss = 0.0
         iteration = np.uint64(self.passes)
-        last = len(self.steps) if end is None else end + 1
+        last = len(self.steps) - 1 if end is None else end
         if start >= self._planned:
             # The pass before ended between a layer whose shapes changed and the next dynamic one.
             self._plan_again({}, self._planned, len(self.steps))
-        for number, step in enumerate(self.steps[start:last], start):
+        if start:
+            self._enter(start)
+        for step in self.steps[start : last + 1]:
             layer = step.layer
             layer.iteration = iteration
             if layer.dynamic:
-                self._follow(number)
-            if not step.plan.alias:
-                layer.forward(step.bottom, step.top)
+                self._follow(step.number)
+            step.forward()
             for blob, weight in step.losses:
                 loss += _weighted(blob.data, weight)
             if self.debug:
                 self._debug_forward(step)
+        if last < len(self.steps) - 1:
+            self._leave(start, last)
         self.passes += 1
         return float(loss)
 
+    def _enter(self, start: int) -> None:
+        """Begin in the middle: a layer in place works on what its blob shows."""
+        for layer, top, reader in self.memory.superseded:
+            if layer < start <= reader:
+                blob = self._hidden[layer, top]
+                np.copyto(blob.flat, self.blobs[blob.name].flat)
+
+    def _leave(self, start: int, last: int) -> None:
+        """End in the middle: a blob shows what it held before the next layer in place."""
+        for layer, top, reader in self.memory.superseded:
+            if start <= layer <= last < reader:
+                blob = self._hidden[layer, top]
+                np.copyto(self.blobs[blob.name].flat, blob.flat)
+
     def backward(self, start: int | None = None, end: int = 0) -> None:
-        """Run layers ``start`` down to ``end`` (inclusive) backward; parameter gradients add up."""
+        """Run layers ``start`` down to ``end`` (inclusive) backward; parameter gradients add up.
+
+        Raises ValueError where the memory was arranged for forward passes alone.
+        """
+        if not self.memory.backward:
+            raise ValueError("this net was made for forward passes alone")
         first = len(self.steps) if start is None else start + 1
         if start is not None:
             self._clear_unwritten(first, end)
         for step in reversed(self.steps[end:first]):
-            if not step.plan.needs_backward:
-                continue
-            if not step.plan.alias:
-                step.layer.backward(step.top, step.bottom)
-                for target, addition in step.additions:
-                    add(addition, target)
-            if self.debug:
+            step.backward()
+            if self.debug and step.plan.needs_backward:
                 self._debug_backward(step)
         if self.debug:
             self._debug_norms()
@@ -279,19 +367,21 @@ class Program:
     def _clear_unwritten(self, first: int, end: int) -> None:
         """Zero the gradients that layers ``end`` to ``first - 1`` add to but none of them writes.
 
-        The plan lets the first layer of a whole backward pass write a gradient and the next ones
+        In a whole backward pass the first layer to reach a gradient writes it and the next ones
         add; a pass that begins in the middle may begin behind the one that writes.
         """
-        written: set[str] = set()
+        written: set[int] = set()
         for step in reversed(self.steps[end:first]):
-            for name, wanted, adds in zip(
-                step.plan.bottoms, step.plan.propagate, step.plan.accumulate, strict=True
-            ):
-                memory = self.plan.blobs[name].diff_of
-                if wanted and adds and memory not in written:
-                    self.blobs[memory].diff.fill(0)
-                if wanted and step.plan.needs_backward and not step.plan.alias:
-                    written.add(memory)
+            if not step.plan.needs_backward or step.ends.free_backward:
+                continue
+            # The last bottom of a layer is the first to be written.
+            for k in reversed(range(len(step.bottom))):
+                buffer = step.ends.bottom_diff[k]
+                if buffer is None:
+                    continue
+                if step.ends.addend[k] is not None and buffer not in written:
+                    self._arena.array(self.plan, buffer, step.plan.bottom_shapes[k]).fill(0)
+                written.add(buffer)
 
     def clear_param_diffs(self) -> None:
         """Set every parameter gradient to zero."""
@@ -386,14 +476,10 @@ class Program:
         )
 
 
-@contextmanager
-def _memory_of(layer: Layer) -> Iterator[None]:
-    """Says which layer it is whose blobs there is no memory for."""
-    try:
-        yield
-    except MemoryError as error:
-        # Numpy says how much it asked for.
-        raise layer.error(f"not enough memory: {error}") from error
+def _no_memory(layer: Layer, error: MemoryError) -> NetdefError:
+    """Says which layer it is whose arrays there is no memory for."""
+    # Numpy says how much it asked for.
+    return layer.error(f"not enough memory: {error}")
 
 
 def _shared_data(planned: ParamPlan, theirs: list[Blob]) -> Array:

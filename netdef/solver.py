@@ -6,7 +6,7 @@ import enum
 import math
 import os
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Collection, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -82,6 +82,7 @@ class Solver:
         resuming: bool = False,
         skip_mismatch: bool = False,
         dtype: Any = np.float32,
+        keep: Collection[str] | None = None,
     ) -> None:
         """Read the solver, build its nets, load initial weights.
 
@@ -89,13 +90,15 @@ class Solver:
         added to the state of the train net. ``listeners`` get every event. ``action`` is asked
         between iterations what to do. ``resuming``: a snapshot will follow, so initial weights are
         left out. ``skip_mismatch``: leave layers whose weights do not fit as they are. ``dtype``:
-        float32, or float64 to see what rounding does.
+        float32, or float64 to see what rounding does. ``keep``: names of the blobs of its nets that
+        can be looked at after a pass; by default all (see ``Net.from_message``).
         Raises NetdefError: what is wrong with the solver, its nets, their data or the weights.
         """
         self._bus = Bus(list(listeners))
         self._action = action
         self._skip_mismatch = skip_mismatch
         self._dtype = dtype
+        self._keep = keep
         self.path = os.fspath(solver_file)
         document = prototxt.read(self.path, pb.SolverParameter)
         self._positions = document.positions
@@ -225,6 +228,7 @@ class Solver:
             positions,
             seed=self.seed,
             dtype=self._dtype,
+            keep=self._keep,
             keep_all=p.debug_info,
             emit=self._tell,
         )
@@ -286,6 +290,7 @@ class Solver:
                 seed=self.seed,
                 dtype=self._dtype,
                 share=self.net,
+                keep=self._keep,
                 emit=self._tell,
             )
             for weights in p.weights:

@@ -252,6 +252,10 @@ class Trial:
             if x.diff is not None:
                 x.diff[...] = y.diff
             y.bind(x.data, x.diff)
+        self.layer.work_arrays = [
+            np.full(shape, np.nan if dtype is None else 0, dtype or self.dtype)
+            for shape, dtype in self.layer.work(*(blob.shape for blob in self.bottom))
+        ]
         self.layer.setup(self.bottom, self.top)
 
     def _drawn(self, draw: Draw, shape: Shape, stream: int) -> Array:
@@ -569,6 +573,24 @@ def inputs_are_left_alone(case: Case) -> None:
         after = {blob.name: blob.data for blob in held}
         after |= {_gradient_of(blob): blob.diff for blob in trial.top}
         assert_same_bits(after, before, "after backward")
+
+
+@_check(_differentiable)
+def backward_reads_what_it_says(case: Case) -> None:
+    """What ``backward_reads`` leaves out may hold anything by then."""
+    with Trial(case) as trial:
+        expected = trial.run()
+        for blob in trial.layer.blobs:
+            blob.diff.fill(0)
+        trial.forward()
+        reads = trial.layer.backward_reads
+        for what, blobs in (("bottom", trial.bottom), ("top", trial.top)):
+            for blob in blobs:
+                if what not in reads:
+                    blob.data.fill(np.nan)
+        trial.backward()
+        found = {blob.name: expected[blob.name] for blob in trial.top} | trial.gradients()
+        assert_same_bits(found, expected, f"where backward may read {' and '.join(reads) or '-'}")
 
 
 @_check(_works_in_place)

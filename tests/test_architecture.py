@@ -47,12 +47,15 @@ ROOMS = {
     "layers": "layer pycaffe jit kernels rng fillers data hdf5 files blob errors events proto",
     # From graph to arrays.
     "plan": "graph layer prototxt blob errors proto",
-    "program": "plan layer kernels rng fillers blob errors events",
+    "memory": "plan blob",
+    "describe": "memory plan blob",
+    "arena": "memory plan blob",
+    "program": "arena memory plan layer kernels rng fillers blob errors events",
     # Files of parameters.
     "weights": "hdf5 blob errors proto",
     "snapshot": "weights hdf5 blob files errors proto",
     # What users hold.
-    "net": "program plan graph layer upgrade prototxt weights snapshot jit rng"
+    "net": "program memory plan graph layer upgrade prototxt weights snapshot jit rng"
     " blob errors events proto",
     "testing": "net layer prototxt jit blob errors proto",
     "evaluate": "net prototxt blob errors events proto",
@@ -62,8 +65,8 @@ ROOMS = {
     # What is said of all of it.
     "reference": "solvers layer schedule fillers prototxt proto",
     "sinks": "plan prototxt errors events proto",
-    "cli": "netdef solver solvers evaluate net plan graph layer upgrade prototxt schedule"
-    " weights snapshot data sinks reference jit blob files errors events proto",
+    "cli": "netdef solver solvers evaluate net describe memory plan graph layer upgrade prototxt"
+    " schedule weights snapshot data sinks reference jit blob files errors events proto",
     "__main__": "cli",
 }
 

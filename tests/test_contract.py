@@ -194,6 +194,12 @@ def spends_the_gradient_of_its_top(layer: Layer, top: list[Blob], bottom: list[B
 
 
 @after
+def computes_its_top_again(layer: Layer, top: list[Blob], bottom: list[Blob]) -> None:
+    y = 1 / (1 + np.exp(-bottom[0].data))
+    bottom[0].diff[...] = top[0].diff * y * (1 - y)
+
+
+@after
 def counts_threads(layer: Layer, bottom: list[Blob], top: list[Blob]) -> None:
     top[0].flat[0] += jit.num_threads()
 
@@ -265,6 +271,7 @@ BREAKS: list[tuple[str, str, str, Callable[[Pass], Pass]]] = [
     ),
     ("inputs_are_left_alone", "Pooling", "forward", sorts_its_bottom),
     ("inputs_are_left_alone", "ReLU", "backward", spends_the_gradient_of_its_top),
+    ("backward_reads_what_it_says", "Sigmoid", "backward", computes_its_top_again),
     ("in_place", "ReLU", "forward", clears_its_top_first),
     ("reshape", "Pooling", "setup", remembers_its_first_shape),
     ("any_number_of_threads", "Softmax", "forward", counts_threads),

@@ -1,4 +1,4 @@
-"""The plan of a net: shapes, parameters and their sharing, gradients, memory, as in Caffe."""
+"""The plan of a net: shapes, parameters and their sharing, gradients, as in Caffe."""
 
 from __future__ import annotations
 
@@ -13,22 +13,19 @@ from netdef import graph, prototxt
 from netdef.errors import Diagnostic, NetError
 from netdef.layer import layer_types
 from netdef.net import Net
-from netdef.plan import LayerPlan, Plan, describe, plan, reshape
+from netdef.plan import LayerPlan, Plan, plan, reshape
 from netdef.proto import netdef_pb2 as pb
 from netdef.upgrade import upgrade_net
 
 
-def planned(text: str, phase: str = "TRAIN", keep_all: bool = False) -> Plan:
-    document = prototxt.parse(text, pb.NetParameter, "n.prototxt")
-    return plan_of(document, phase, keep_all)
+def planned(text: str, phase: str = "TRAIN") -> Plan:
+    return plan_of(prototxt.parse(text, pb.NetParameter, "n.prototxt"), phase)
 
 
-def plan_of(
-    document: prototxt.Document[pb.NetParameter], phase: str, keep_all: bool = False
-) -> Plan:
+def plan_of(document: prototxt.Document[pb.NetParameter], phase: str) -> Plan:
     net = upgrade_net(document.message, document.positions)
     kept = graph.keep(net, pb.NetState(phase=phase), document.positions)
-    return plan(graph.split(kept, document.positions), document.positions, keep_all)
+    return plan(graph.split(kept, document.positions), document.positions)
 
 
 def refused(text: str, phase: str = "TRAIN") -> Diagnostic:
@@ -557,93 +554,13 @@ def test_share_mode_permissive_compares_counts() -> None:
     assert worse.hint == ""
 
 
-# --- memory ---------------------------------------------------------------------------------------
-
-DIAMOND = (
-    input_of("x", "b")
-    + ip("a", "x")
-    + ip("c", "a")
-    + ip("d", "a")
-    + loss("c")
-    + loss("d", name="loss2")
-)
-SPLITS = ["a_a_0_split_0", "a_a_0_split_1"]
-
-
-def test_a_split_costs_nothing() -> None:
-    found = planned(DIAMOND)
-    assert layer(found, "a_a_0_split").alias
-    assert [found.blobs[name].data_of for name in SPLITS] == ["a", "a"]
-    assert [found.blobs[name].diff_of for name in SPLITS] == ["a", "a"]
-    # Backward reaches d first: it writes the gradient that c adds to.
-    assert layer(found, "d").accumulate == (False,)
-    assert layer(found, "c").accumulate == (True,)
-    assert not any(any(step.accumulate) for step in found.layers if step.name not in "cd")
-
-
-def test_keep_all_gives_every_blob_memory_of_its_own() -> None:
-    found = planned(DIAMOND, keep_all=True)
-    assert all(blob.data_of == blob.diff_of == name for name, blob in found.blobs.items())
-    assert not any(step.alias or any(step.accumulate) for step in found.layers)
-
-
-def test_the_gradient_of_a_reader_that_gives_none_is_not_waited_for() -> None:
-    found = planned(DIAMOND.replace('top: "d" ', 'top: "d" propagate_down: false '))
-    assert layer(found, "a_a_0_split").alias
-    assert layer(found, "c").accumulate == (False,)
-
-
-def test_splits_of_splits_share_one_memory() -> None:
-    text = (
-        input_of("x", "b")
-        + ip("a", "x")
-        + 'layer { name: "s" type: "Split" bottom: "a" top: "s0" top: "s1" }\n'
-        + ip("c", "s0")
-        + ip("d", "s0")
-        + ip("e", "s1")
-        + loss("c")
-        + loss("d", name="loss2")
-        + loss("e", name="loss3")
-    )
-    found = planned(text)
-    assert {found.blobs[name].data_of for name in found.blobs if name.startswith("s")} == {"a"}
-    assert [layer(found, name).accumulate for name in "edc"] == [(False,), (True,), (True,)]
-
-
-@pytest.mark.parametrize(
-    "readers",
-    [
-        # Nobody reads s1, so it is an output of the net: its gradient is its own.
-        ip("c", "s0") + loss("c"),
-        # relu would overwrite what c reads.
-        'layer { name: "r" type: "ReLU" bottom: "s0" top: "s0" }' + ip("c", "s1") + loss("c", "s0"),
-    ],
-)
-def test_splits_that_have_to_copy(readers: str) -> None:
-    found = planned(
-        input_of("x", "b")
-        + ip("a", "x")
-        + 'layer { name: "s" type: "Split" bottom: "a" top: "s0" top: "s1" }\n'
-        + readers
-    )
-    assert not layer(found, "s").alias
-    assert found.blobs["s0"].data_of == "s0"
-
-
-def test_a_split_that_carries_a_loss_weight_copies() -> None:
+def test_a_loss_weight_moves_to_the_split() -> None:
     found = planned(input_of("x", "b") + ip("a", "x", "loss_weight: 0.5") + ip("c", "a"))
-    assert not layer(found, "a_a_0_split").alias
     assert layer(found, "a_a_0_split").loss_weights == (0.5, 0)
     assert layer(found, "a").loss_weights == (0,)
 
 
-def test_a_layer_that_reads_a_blob_twice() -> None:
-    found = planned(input_of("x") + ip("a", "x") + loss("a", "a"))
-    assert layer(found, "a_a_0_split").alias
-    assert sorted(layer(found, "loss").accumulate) == [False, True]
-
-
-# --- reshape and describe -------------------------------------------------------------------------
+# --- reshape --------------------------------------------------------------------------------------
 
 
 def test_reshape_follows_the_inputs() -> None:
@@ -659,25 +576,3 @@ def test_reshape_cannot_change_a_parameter() -> None:
     found = planned(input_of("x") + ip("a", "x"))
     with pytest.raises(NetError, match="would need a weight of 3x7, but it is 3x3"):
         reshape(found, {"x": (2, 7)})
-
-
-def test_describe() -> None:
-    lines = describe(planned(DIAMOND)).splitlines()
-    assert lines[0].split() == ["layer", "type", "bottoms", "tops", "params", "backward"]
-    rows = {line.split()[0]: " ".join(line.split()) for line in lines[1:] if line}
-    assert rows["in"] == "in Input - x 2x3, b 2x3 - -"
-    assert rows["a"] == "a InnerProduct x a 2x3 3x3, 3 params only"
-    assert rows["c"] == "c InnerProduct a_a_0_split_0 c 2x3 3x3, 3 into a_a_0_split_0 (adds)"
-    assert rows["a_a_0_split"].startswith("a_a_0_split Split (free) a ")
-    assert "inputs: x, b" in lines
-    assert "outputs: loss, loss2" in lines
-    assert "parameters: 36 values, 0.00 MiB" in lines
-
-
-def test_describe_marks_in_place_and_shared() -> None:
-    text = shared_weights("", "").replace(
-        loss("c"), 'layer { name: "r" type: "ReLU" bottom: "c" top: "c" }' + loss("c")
-    )
-    described = describe(planned(text))
-    assert "c 2x3 (in place)" in described
-    assert "3x3 = w, 3" in described

@@ -16,6 +16,7 @@ from netdef.data.lmdb_writer import LMDBWriter
 from netdef.errors import NetError
 from netdef.events import DebugLine, Event
 from netdef.layer import Layer
+from netdef.memory import arrange
 from netdef.plan import plan
 from netdef.program import Program
 from netdef.proto import netdef_pb2 as pb
@@ -24,8 +25,8 @@ from netdef.proto import netdef_pb2 as pb
 def program(text: str, phase: str = "TRAIN", keep_all: bool = False, **options: Any) -> Program:
     document = prototxt.parse(text, pb.NetParameter, "n.prototxt")
     kept = graph.keep(document.message, pb.NetState(phase=phase), document.positions)
-    planned = plan(graph.split(kept, document.positions), document.positions, keep_all)
-    return Program(planned, **{"seed": 1, **options})
+    planned = plan(graph.split(kept, document.positions), document.positions)
+    return Program(planned, arrange(planned, apart=keep_all), **{"seed": 1, **options})
 
 
 def fill(made: Program, seed: int = 0) -> None:
@@ -96,8 +97,8 @@ def gradients(made: Program) -> dict[str, np.ndarray[Any, Any]]:
 @pytest.mark.parametrize("text", [DIAMOND, BRANCHES])
 def test_gradients_do_not_depend_on_shared_memory(text: str) -> None:
     shared, apart = program(text), program(text, keep_all=True)
-    assert any(step.plan.alias for step in shared.steps)
-    assert not any(step.plan.alias for step in apart.steps)
+    assert any(step.ends.free_forward and step.ends.free_backward for step in shared.steps)
+    assert not any(step.ends.free_forward or step.ends.free_backward for step in apart.steps)
     # Twice: what one pass leaves in the scratch of the next must not count.
     for _ in range(2):
         mine, theirs = gradients(shared), gradients(apart)

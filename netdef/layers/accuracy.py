@@ -51,6 +51,7 @@ class Accuracy(Layer):
     bottoms = 2
     tops = (1, 2)
     no_gradient = frozenset({0, 1})
+    backward_reads = ()
 
     def shapes(self, *bottoms: Shape) -> list[Shape]:
         x, label = bottoms

@@ -43,6 +43,7 @@ class ArgMax(Layer):
     """
 
     no_gradient = frozenset({0})
+    backward_reads = ()
 
     def shapes(self, *bottoms: Shape) -> list[Shape]:
         (x,) = bottoms

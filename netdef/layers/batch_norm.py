@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Collection, Iterator
 from typing import Any
 
 import numpy as np
@@ -67,6 +67,10 @@ class BatchNorm(Layer):
         if x[1:2] == (0,):
             raise self.error(f"the bottom {shape_text(x)} has no channels", "bottom", 0)
         return [x]
+
+    @property
+    def backward_reads(self) -> Collection[str]:
+        return () if self._uses_stored else ("bottom",)
 
     def params(self, *bottoms: Shape) -> Iterator[Param]:
         zero = pb.FillerParameter(type="constant", value=0)

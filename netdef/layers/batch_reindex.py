@@ -39,6 +39,7 @@ class BatchReindex(Layer):
 
     bottoms = 2
     no_gradient = frozenset({1})
+    backward_reads = ()
 
     def shapes(self, *bottoms: Shape) -> list[Shape]:
         x, index = bottoms

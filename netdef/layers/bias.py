@@ -42,6 +42,7 @@ class Bias(Layer):
 
     bottoms = (1, 2)
     in_place = True
+    backward_reads = ()
 
     def shapes(self, *bottoms: Shape) -> list[Shape]:
         aligned(self, bottoms[0], self._bias_shape(*bottoms), "bias_param")

@@ -37,6 +37,11 @@ class Concat(Layer):
     """
 
     bottoms = (1, None)
+    backward_reads = ()
+
+    @property
+    def view(self) -> bool:
+        return len(self.message.bottom) == 1
 
     def shapes(self, *bottoms: Shape) -> list[Shape]:
         x = bottoms[0]

@@ -41,6 +41,7 @@ class Crop(Layer):
     """
 
     bottoms = 2
+    backward_reads = ()
 
     def shapes(self, *bottoms: Shape) -> list[Shape]:
         x, reference = bottoms

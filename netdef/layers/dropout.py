@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+import math
+
 import numpy as np
 
 from netdef import rng
 from netdef.blob import Blob, Shape
 from netdef.kernels.elementwise import multiply
-from netdef.layer import Layer, register
-from netdef.layers.common.arrays import scratch
+from netdef.layer import Layer, Work, register
 from netdef.proto import netdef_pb2 as pb
 
 
@@ -42,6 +43,11 @@ class Dropout(Layer):
     """
 
     in_place = True
+    backward_reads = ()
+
+    @property
+    def view(self) -> bool:
+        return self.phase != pb.TRAIN
 
     def shapes(self, *bottoms: Shape) -> list[Shape]:
         ratio = self.config.dropout_ratio
@@ -53,8 +59,11 @@ class Dropout(Layer):
             )
         return [bottoms[0]]
 
+    def work(self, *bottoms: Shape) -> list[Work]:
+        return [Work((math.prod(bottoms[0]) if self.phase == pb.TRAIN else 0,))]
+
     def setup(self, bottom: list[Blob], top: list[Blob]) -> None:
-        self._mask = scratch((bottom[0].count if self.phase == pb.TRAIN else 0,), self.dtype)
+        (self._mask,) = self.work_arrays
 
     def forward(self, bottom: list[Blob], top: list[Blob]) -> None:
         if self.phase != pb.TRAIN:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import math
+from collections.abc import Collection
 from typing import Any
 
 import numpy as np
@@ -9,8 +11,8 @@ import numpy as np
 from netdef.blob import Array, Blob, Shape
 from netdef.jit import kernel, prange
 from netdef.kernels.elementwise import multiply, scale_into
-from netdef.layer import Layer, register
-from netdef.layers.common.arrays import Kept, scratch
+from netdef.layer import Layer, Work, register
+from netdef.layers.common.arrays import Kept
 from netdef.layers.common.axes import check_same_shapes
 from netdef.proto import netdef_pb2 as pb
 
@@ -55,6 +57,10 @@ class Eltwise(Layer):
     bottoms = (2, None)
     in_place = True
 
+    @property
+    def backward_reads(self) -> Collection[str]:
+        return ("bottom",) if self.config.operation == pb.EltwiseParameter.PROD else ()
+
     def shapes(self, *bottoms: Shape) -> list[Shape]:
         c = self.config
         if c.coeff and len(c.coeff) != len(bottoms):
@@ -69,14 +75,17 @@ class Eltwise(Layer):
         check_same_shapes(self, bottoms)
         return [bottoms[0]]
 
+    def work(self, *bottoms: Shape) -> list[Work]:
+        is_max = self.config.operation == pb.EltwiseParameter.MAX
+        return [Work((math.prod(bottoms[0]) if is_max else 0,), np.int32)]
+
     def setup(self, bottom: list[Blob], top: list[Blob]) -> None:
         operation = self.config.operation
         self._coeff = [self.dtype(c) for c in self.config.coeff or [1] * len(bottom)]
         others_move = any(blob.diff is not None for blob in bottom[1:])
         is_prod = operation == pb.EltwiseParameter.PROD
         self._kept = Kept(bottom[0], top[0], is_prod and others_move)
-        is_max = operation == pb.EltwiseParameter.MAX
-        self._winner = scratch((bottom[0].count if is_max else 0,), np.int32)
+        (self._winner,) = self.work_arrays
 
     def forward(self, bottom: list[Blob], top: list[Blob]) -> None:
         operation, y = self.config.operation, top[0].flat

@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
+from collections.abc import Collection
 from typing import Any
 
 import numpy as np
 
-from netdef.blob import Array, Blob
+from netdef.blob import Array
 from netdef.jit import kernel, prange
 from netdef.layer import register
 from netdef.layers.common.neuron import Neuron
@@ -43,16 +44,21 @@ class ELU(Neuron):
     exponential linear units (ELUs)", ICLR 2016.
     """
 
-    def setup(self, bottom: list[Blob], top: list[Blob]) -> None:
+    @property
+    def reads_bottom(self) -> bool:
         # In place, the sign of y tells that of x, unless alpha is negative.
-        self.reads_bottom = self.config.alpha < 0
-        super().setup(bottom, top)
+        in_place = self.message.bottom[0] == self.message.top[0]
+        return bool(self.config.alpha < 0) or not in_place
+
+    @property
+    def backward_reads(self) -> Collection[str]:
+        return ("bottom", "top") if self.reads_bottom else ("top",)
 
     def map(self, x: Array, y: Array) -> None:
         _map(x, self.dtype(self.config.alpha), y)
 
     def chain(self, x: Array, y: Array, dy: Array, dx: Array) -> None:
-        _chain(x, y, dy, self.dtype(self.config.alpha), dx)
+        _chain(x if self.reads_bottom else y, y, dy, self.dtype(self.config.alpha), dx)
 
 
 @kernel
@@ -63,6 +69,7 @@ def _map(x: Any, alpha: Any, y: Any) -> None:
 
 @kernel
 def _chain(x: Any, y: Any, dy: Any, alpha: Any, dx: Any) -> None:
+    """``x`` may be y."""
     for i in prange(x.size):
         # alpha e^x is y + alpha.
         dx[i] = dy[i] if x[i] > 0 else dy[i] * (y[i] + alpha)

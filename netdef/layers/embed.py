@@ -54,6 +54,7 @@ class Embed(Layer):
     """
 
     no_gradient = frozenset({0})
+    backward_reads = ()
 
     def shapes(self, *bottoms: Shape) -> list[Shape]:
         check_counts(self, "embed_param", "num_output", "input_dim")

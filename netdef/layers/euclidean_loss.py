@@ -40,6 +40,7 @@ class EuclideanLoss(Loss):
     """
 
     no_gradient = frozenset()
+    backward_reads = ()
 
     def shapes(self, *bottoms: Shape) -> list[Shape]:
         a, b = bottoms

@@ -42,6 +42,7 @@ class Filter(Layer):
     bottoms = (2, None)
     tops = (1, None)
     dynamic = True
+    backward_reads = ()
 
     def __init__(self, message: pb.LayerParameter, phase: int, locate: Locate) -> None:
         super().__init__(message, phase, locate)

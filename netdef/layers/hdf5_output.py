@@ -49,6 +49,7 @@ class HDF5Output(Layer):
 
     bottoms = 2
     tops = 0
+    backward_reads = ()
 
     _writer: RowWriter | None = None
 

@@ -40,6 +40,8 @@ class Im2col(Sliding):
     processing", IWFHR 2006.
     """
 
+    backward_reads = ()
+
     def shapes(self, *bottoms: Shape) -> list[Shape]:
         (x,) = bottoms
         axis = self.channel_axis(x)

@@ -55,6 +55,7 @@ class InfogainLoss(SoftmaxLoss):
 
     bottoms = (2, 3)
     no_gradient = frozenset({1, 2})
+    backward_reads: tuple[str, ...] = ("bottom",)  # H, where that is one
 
     #: H of the file, in the shape it has there, once it is read.
     _read: Array | None = None

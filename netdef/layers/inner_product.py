@@ -46,6 +46,8 @@ class InnerProduct(Layer):
     Source: Caffe 1.0.
     """
 
+    backward_reads = ("bottom",)
+
     def shapes(self, *bottoms: Shape) -> list[Shape]:
         (x,) = bottoms
         check_counts(self, "inner_product_param", "num_output")

@@ -8,8 +8,7 @@ import numpy as np
 
 from netdef.blob import Array, Blob, Shape
 from netdef.jit import inline, kernel, prange
-from netdef.layer import Layer, register
-from netdef.layers.common.arrays import scratch
+from netdef.layer import Layer, Work, register
 from netdef.layers.common.windows import check_images
 from netdef.proto import netdef_pb2 as pb
 
@@ -58,6 +57,9 @@ class LRN(Layer):
             )
         return [x]
 
+    def work(self, *bottoms: Shape) -> list[Work]:
+        return [Work(bottoms[0])]
+
     def setup(self, bottom: list[Blob], top: list[Blob]) -> None:
         c, (n, channels, height, width) = self.config, bottom[0].shape
         reach = c.local_size // 2
@@ -71,7 +73,7 @@ class LRN(Layer):
         # Beyond its type it is infinite, as in Caffe.
         with np.errstate(over="ignore"):
             self._slope = self.dtype(2 * c.beta * c.alpha / neighbours)
-        self._scale = scratch(view, self.dtype)
+        self._scale = self.work_arrays[0].reshape(view)
 
     def forward(self, bottom: list[Blob], top: list[Blob]) -> None:
         x, y = self._view(bottom[0].data), self._view(top[0].data)

@@ -48,6 +48,7 @@ class LSTMUnit(Layer):
     bottoms = 3
     tops = 2
     no_gradient = frozenset({2})
+    backward_reads = ("bottom",)
 
     def shapes(self, *bottoms: Shape) -> list[Shape]:
         c_prev, gates, cont = bottoms

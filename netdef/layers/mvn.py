@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Collection
 from typing import Any
 
 import numpy as np
@@ -46,6 +47,10 @@ class MVN(Layer):
     """
 
     in_place = True
+
+    @property
+    def backward_reads(self) -> Collection[str]:
+        return ("bottom",) if self.config.normalize_variance else ()
 
     def shapes(self, *bottoms: Shape) -> list[Shape]:
         (x,) = bottoms

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+from collections.abc import Collection
+
 import numpy as np
 
 from netdef.blob import Blob, Shape, shape_text
-from netdef.layer import Layer, register
+from netdef.layer import Layer, Work, register
 from netdef.layers.common.windows import Pool, check_images
 from netdef.proto import netdef_pb2 as pb
 
@@ -54,6 +56,10 @@ class Pooling(Layer):
     """
 
     tops = (1, 2)
+
+    @property
+    def backward_reads(self) -> Collection[str]:
+        return Pool.reads(self, self.config.pool)
 
     def shapes(self, *bottoms: Shape) -> list[Shape]:
         (x,) = bottoms
@@ -134,9 +140,12 @@ class Pooling(Layer):
             )
         return [getattr(c, name)] * 2
 
+    def work(self, *bottoms: Shape) -> list[Work]:
+        return [Pool.mask_of(self, self.config.pool, self.shapes(*bottoms)[0])]
+
     def setup(self, bottom: list[Blob], top: list[Blob]) -> None:
         window = self._window(bottom[0].shape)
-        self._pool = Pool(self, self.config.pool, window, top[0].shape)
+        self._pool = Pool(self, self.config.pool, window, self.work_arrays[0])
 
     def forward(self, bottom: list[Blob], top: list[Blob]) -> None:
         self._pool.forward(bottom[0].data, top[0].data)

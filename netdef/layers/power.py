@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Collection
 from typing import Any
 
 from netdef.blob import Array, Blob
@@ -44,10 +45,20 @@ class Power(Neuron):
     Source: Caffe 1.0.
     """
 
+    @property
+    def _constant(self) -> bool:
+        return bool(self.config.power == 0 or self.config.scale == 0)
+
+    @property
+    def reads_bottom(self) -> bool:
+        return bool(not self._constant and self.config.power != 1)
+
+    @property
+    def backward_reads(self) -> Collection[str]:
+        return ("bottom",) if self.reads_bottom else ()
+
     def setup(self, bottom: list[Blob], top: list[Blob]) -> None:
         c = self.config
-        self._constant = c.power == 0 or c.scale == 0
-        self.reads_bottom = not self._constant and c.power != 1
         super().setup(bottom, top)
         self._numbers = self.dtype(c.power), self.dtype(c.scale), self.dtype(c.shift)
 

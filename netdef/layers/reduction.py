@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Collection
 from typing import Any
 
 import numpy as np
@@ -46,6 +47,11 @@ class Reduction(Layer):
 
     Source: Caffe 1.0.
     """
+
+    @property
+    def backward_reads(self) -> Collection[str]:
+        linear = (pb.ReductionParameter.SUM, pb.ReductionParameter.MEAN)
+        return () if self.config.operation in linear else ("bottom",)
 
     def shapes(self, *bottoms: Shape) -> list[Shape]:
         (x,) = bottoms

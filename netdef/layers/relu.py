@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
-from netdef.blob import Array, Blob
+from netdef.blob import Array
 from netdef.jit import kernel, prange
 from netdef.layer import register
 from netdef.layers.common.neuron import Neuron
@@ -36,16 +36,17 @@ class ReLU(Neuron):
     2013.
     """
 
-    def setup(self, bottom: list[Blob], top: list[Blob]) -> None:
+    @property
+    def reads_bottom(self) -> bool:
         # In place, the sign of y tells that of x, unless the slope is negative.
-        self.reads_bottom = self.config.negative_slope < 0
-        super().setup(bottom, top)
+        in_place = self.message.bottom[0] == self.message.top[0]
+        return bool(self.config.negative_slope < 0) or not in_place
 
     def map(self, x: Array, y: Array) -> None:
         _map(x, self.dtype(self.config.negative_slope), y)
 
     def chain(self, x: Array, y: Array, dy: Array, dx: Array) -> None:
-        _chain(x, dy, self.dtype(self.config.negative_slope), dx)
+        _chain(x if self.reads_bottom else y, dy, self.dtype(self.config.negative_slope), dx)
 
 
 @kernel
@@ -57,5 +58,6 @@ def _map(x: Any, slope: Any, y: Any) -> None:
 
 @kernel
 def _chain(x: Any, dy: Any, slope: Any, dx: Any) -> None:
+    """``x`` may be y."""
     for i in prange(x.size):
         dx[i] = dy[i] if x[i] > 0 else slope * dy[i]

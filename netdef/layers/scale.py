@@ -43,6 +43,7 @@ class Scale(Layer):
 
     bottoms = (1, 2)
     in_place = True
+    backward_reads = ("bottom",)
 
     def shapes(self, *bottoms: Shape) -> list[Shape]:
         x = bottoms[0]

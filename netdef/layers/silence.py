@@ -28,6 +28,7 @@ class Silence(Layer):
 
     bottoms = (1, None)
     tops = 0
+    backward_reads = ()
 
     def shapes(self, *bottoms: Shape) -> list[Shape]:
         return []

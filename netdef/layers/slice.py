@@ -43,6 +43,11 @@ class Slice(Layer):
     """
 
     tops = (1, None)
+    backward_reads = ()
+
+    @property
+    def view(self) -> bool:
+        return len(self.message.top) == 1
 
     def shapes(self, *bottoms: Shape) -> list[Shape]:
         (x,) = bottoms

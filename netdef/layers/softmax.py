@@ -32,6 +32,7 @@ class Softmax(Layer):
     """
 
     in_place = True
+    backward_reads = ("top",)
 
     def shapes(self, *bottoms: Shape) -> list[Shape]:
         (x,) = bottoms

@@ -35,6 +35,8 @@ class Split(Layer):
     """
 
     tops = (1, None)
+    view = True
+    backward_reads = ()
 
     def shapes(self, *bottoms: Shape) -> list[Shape]:
         return [bottoms[0]] * len(self.message.top)

@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Collection, Iterator
 
 import numpy as np
 
 from netdef.blob import Array, Blob, Shape, shape_text
-from netdef.layer import Layer, register
+from netdef.layer import Layer, Work, register
 from netdef.layers.common.arrays import as_rows, check_counts, scratch
 from netdef.layers.common.windows import Pool, check_images
 from netdef.proto import netdef_pb2 as pb
@@ -57,12 +57,23 @@ class SPP(Layer):
             return [(*x[:2], 1, 1)]
         return [(x[0], sum(x[1] * 4**level for level in range(height)))]
 
+    @property
+    def backward_reads(self) -> Collection[str]:
+        return Pool.reads(self, self.config.pool)
+
+    def work(self, *bottoms: Shape) -> list[Work]:
+        method = self.config.pool
+        return [Pool.mask_of(self, method, level) for level in self._level_shapes(bottoms[0])]
+
+    def _level_shapes(self, x: Shape) -> list[Shape]:
+        return [(*x[:2], 2**level, 2**level) for level in range(self.config.pyramid_height)]
+
     def setup(self, bottom: list[Blob], top: list[Blob]) -> None:
         x = bottom[0].shape
-        shapes = [(*x[:2], 2**level, 2**level) for level in range(self.config.pyramid_height)]
+        shapes = self._level_shapes(x)
         self._pools = [
-            Pool(self, self.config.pool, _window(x, shape[2]), shape, stream)
-            for stream, shape in enumerate(shapes)
+            Pool(self, self.config.pool, _window(x, shape[2]), mask, stream)
+            for stream, (shape, mask) in enumerate(zip(shapes, self.work_arrays, strict=True))
         ]
         self._levels = [scratch(shape, self.dtype) for shape in shapes]
 

@@ -37,6 +37,8 @@ class Tile(Layer):
     Source: Caffe 1.0.
     """
 
+    backward_reads = ()
+
     def shapes(self, *bottoms: Shape) -> list[Shape]:
         (x,) = bottoms
         axis = axis_of(self, x, self.config.axis, "tile_param", "axis")

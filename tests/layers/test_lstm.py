@@ -18,7 +18,6 @@ from netdef.testing import (
     any_number_of_threads,
     assert_same_bits,
     normal,
-    tops_may_be_overwritten,
 )
 
 
@@ -286,10 +285,6 @@ def test_a_beginning_heals() -> None:
         assert np.isfinite(trial.top[0].data[:, [0, 2]]).all()
         x[-1, 1] = before
         assert_same_bits(trial.run(), healthy.run(), "after a NaN")
-
-
-def test_the_top_may_be_overwritten_before_backward() -> None:
-    tops_may_be_overwritten(CASES[0])
 
 
 @pytest.mark.parametrize("case", [CASES[4], CASES[7], CASES[9]], ids=str)

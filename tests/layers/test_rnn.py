@@ -17,7 +17,6 @@ from netdef.testing import (
     Trial,
     any_number_of_threads,
     normal,
-    tops_may_be_overwritten,
 )
 
 
@@ -141,10 +140,6 @@ def test_a_pass_goes_on_where_the_last_one_ended() -> None:
             halves.bottom[1].data[...] = cont[part]
             halves.forward()
             np.testing.assert_allclose(halves.top[0].data, whole.top[0].data[part], rtol=1e-13)
-
-
-def test_the_top_may_be_overwritten_before_backward() -> None:
-    tops_may_be_overwritten(CASES[0])
 
 
 @pytest.mark.parametrize("case", [CASES[2], CASES[3], CASES[6]], ids=str)

@@ -14,6 +14,9 @@ from netdef.layer import Layer
 class View(Layer):
     """A layer whose top holds the values of its bottom, in their order, under another shape."""
 
+    view = True
+    backward_reads = ()
+
     def forward(self, bottom: list[Blob], top: list[Blob]) -> None:
         np.copyto(top[0].flat, bottom[0].flat)
 

@@ -9,7 +9,7 @@ import numpy as np
 from netdef.blob import Array, Blob, Shape
 from netdef.jit import inline
 from netdef.kernels.softmax import softmax
-from netdef.layer import Arity, Layer
+from netdef.layer import Arity, Layer, Work
 from netdef.layers.common.arrays import scratch, set_scalar
 from netdef.layers.common.axes import around, axis_of, check_batch
 from netdef.layers.common.labels import check_labels, read_labels
@@ -26,6 +26,7 @@ class Loss(Layer):
     bottoms: Arity = 2
     no_gradient = frozenset({1})
     loss = True
+    backward_reads: tuple[str, ...] = ("bottom",)
 
     _normalizer = 1.0
 
@@ -107,6 +108,7 @@ class SoftmaxLoss(LabelLoss):
 
     tops = (1, 2)
     also_reads = ("loss_param",)
+    backward_reads: tuple[str, ...] = ()
 
     def shapes(self, *bottoms: Shape) -> list[Shape]:
         return [*super().shapes(*bottoms), bottoms[0]][: len(self.message.top)]
@@ -115,9 +117,12 @@ class SoftmaxLoss(LabelLoss):
         axis = axis_of(self, x, self.config.axis, self.config_field or "", "axis")
         return axis, axis + 1
 
+    def work(self, *bottoms: Shape) -> list[Work]:
+        return [Work(bottoms[0])]
+
     def setup(self, bottom: list[Blob], top: list[Blob]) -> None:
         super().setup(bottom, top)
-        self._prob = scratch(self._view, self.dtype)
+        self._prob = self.work_arrays[0].reshape(self._view)
 
     def scores(self, bottom: list[Blob]) -> Array:
         return self._prob

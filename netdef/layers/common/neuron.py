@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Collection
 
 from netdef.blob import Array, Blob, Shape
 from netdef.layer import Layer
@@ -16,8 +17,15 @@ class Neuron(Layer):
     """
 
     in_place = True
-    #: Whether the gradient is computed from x; working in place, forward then keeps a copy of it.
-    reads_bottom = False
+
+    @property
+    def reads_bottom(self) -> bool:
+        """Whether the gradient is computed from x, and not from y."""
+        return False
+
+    @property
+    def backward_reads(self) -> Collection[str]:
+        return ("bottom",) if self.reads_bottom else ("top",)
 
     def shapes(self, *bottoms: Shape) -> list[Shape]:
         return [bottoms[0]]
@@ -39,8 +47,8 @@ class Neuron(Layer):
         raise NotImplementedError
 
     def chain(self, x: Array, y: Array, dy: Array, dx: Array) -> None:
-        """dx = dy f'(x), on flat arrays; ``dx`` may be ``dy``, and unless the layer
-        ``reads_bottom``, ``x`` may be ``y``."""
+        """dx = dy f'(x), on flat arrays; ``dx`` may be ``dy``. If the layer ``reads_bottom``, ``x``
+        holds what it did in forward; only if it does not, ``y`` does."""
         raise NotImplementedError
 
 

@@ -31,6 +31,7 @@ class Recurrent(Layer):
     """
 
     no_gradient = frozenset({1})
+    backward_reads = ("bottom",)
     #: How many values a step computes for each unit: rows of a weight.
     gates: ClassVar[int] = 1
     #: What Caffe calls the sum they are computed from, in the names of parameters.

@@ -2,17 +2,18 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Collection, Iterator, Sequence
 from typing import NamedTuple, TypeVar
 
 import numpy as np
 
 from netdef import rng
 from netdef.blob import Array, Blob, Shape, shape_text
+from netdef.jit import workspace
 from netdef.kernels import convolution, pooling
 from netdef.kernels.sums import add_channel_sums
-from netdef.layer import Layer, Param
-from netdef.layers.common.arrays import as_rows, check_counts, scratch
+from netdef.layer import Layer, Param, Work
+from netdef.layers.common.arrays import as_rows, check_counts
 from netdef.layers.common.axes import around, axis_of, check_same_shapes
 from netdef.proto import netdef_pb2 as pb
 
@@ -35,20 +36,31 @@ class Pool:
         layer: Layer,
         method: int,
         window: Sequence[Sequence[int]],
-        top: Shape,
+        mask: Array,
         stream: int = 0,
     ) -> None:
-        """``window`` has kernel, stride and pad, each for height and width; ``top`` is the shape
-        that is pooled to; ``stream`` tells apart the random numbers of several in one layer."""
+        """``window`` has kernel, stride and pad, each for height and width; ``mask`` is what
+        ``mask_of`` says; ``stream`` tells apart the random numbers of several in one layer."""
         self._layer = layer
         self._method = method
         self._window = np.array(window, np.int64)
         self._stream = np.uint64(stream)
-        self._draws = method == pb.PoolingParameter.STOCHASTIC and layer.phase == pb.TRAIN
+        self._draws = _draws(layer, method)
         self._chooses = self._draws or method == pb.PoolingParameter.MAX
         #: Where in its channel stands what was chosen from each window.
-        self.mask = scratch(top if self._chooses else (0, 0, 0, 0), np.int32)
-        self._unit = scratch(top if self._draws else (0, 0, 0, 0), np.float64)
+        self.mask = mask
+
+    @staticmethod
+    def mask_of(layer: Layer, method: int, top: Shape) -> Work:
+        """What is kept for the gradient where ``top`` is the shape that is pooled to."""
+        chooses = _draws(layer, method) or method == pb.PoolingParameter.MAX
+        return Work(top if chooses else (0, 0, 0, 0), np.int32)
+
+    @staticmethod
+    def reads(layer: Layer, method: int) -> Collection[str]:
+        """What the gradient reads beside that: see ``backward_reads``."""
+        expects = method == pb.PoolingParameter.STOCHASTIC and not _draws(layer, method)
+        return ("bottom",) if expects else ()
 
     def forward(self, x: Array, y: Array) -> None:
         """y = x pooled, both [N, C, H, W]."""
@@ -59,8 +71,9 @@ class Pool:
             pooling.mean(x, self._window, y)
         elif self._draws:
             key = self._layer.key ^ self._stream
-            rng.uniform(key, self._layer.iteration, self._unit.reshape(-1))
-            pooling.draw(x, self._window, _planes(self._unit), y, mask)
+            unit = workspace(y.size, np.float64)[: y.size]
+            rng.uniform(key, self._layer.iteration, unit)
+            pooling.draw(x, self._window, unit.reshape(y.shape), y, mask)
         else:
             pooling.expectation(x, self._window, y)
 
@@ -73,6 +86,10 @@ class Pool:
             pooling.spread(dy, self._window, add, dx)
         else:
             pooling.expectation_backward(x, self._window, dy, add, dx)
+
+
+def _draws(layer: Layer, method: int) -> bool:
+    return method == pb.PoolingParameter.STOCHASTIC and layer.phase == pb.TRAIN
 
 
 def _planes(values: Array) -> Array:
@@ -209,6 +226,7 @@ class FilterBank(Sliding):
     bottoms = (1, None)
     tops = (1, None)
     same_number = True
+    backward_reads = ("bottom",)
 
     def ends(self, x: T, y: T) -> tuple[T, T]:
         """(source, target) of the convolution, from what belongs to bottom and top."""

@@ -1,0 +1,115 @@
+"""A plan and its memory as tables, which ``netdef show`` prints."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+
+from netdef.blob import shape_text
+from netdef.memory import Memory, place
+from netdef.plan import LayerPlan, Plan
+
+MEBIBYTE = 2**20
+
+
+def describe_plan(plan: Plan, memory: Memory) -> str:
+    """A line per layer with its shapes, parameters and gradients; then what the whole takes."""
+    rows = [("layer", "type", "bottoms", "tops", "params", "backward")]
+    for layer, ends in zip(plan.layers, memory.layers, strict=True):
+        tops = [
+            f"{name} {shape_text(shape)}"
+            + (" (in place)" if in_place else "")
+            + (f" loss*{weight:g}" if weight else "")
+            for name, shape, in_place, weight in zip(
+                layer.tops, layer.top_shapes, layer.in_place, layer.loss_weights, strict=True
+            )
+        ]
+        params = [
+            shape_text(plan.params[i].shape)
+            + ("" if plan.params[i].owner == i else f" = {plan.params[i].name}")
+            for i in layer.params
+        ]
+        into = [
+            name + ("" if addend is None else " (adds)")
+            for name, wanted, addend in zip(
+                layer.bottoms, layer.propagate, ends.addend, strict=True
+            )
+            if wanted
+        ]
+        backward = (
+            ("into " + ", ".join(into) if into else "params only") if layer.needs_backward else "-"
+        )
+        rows.append(
+            (
+                layer.name,
+                layer.type + (" (free)" if ends.free_forward else ""),
+                ", ".join(layer.bottoms) or "-",
+                ", ".join(tops) or "-",
+                ", ".join(params) or "-",
+                backward,
+            )
+        )
+    weights = sum(math.prod(param.shape) for param in plan.learnable)
+    lines = [
+        "",
+        f"inputs: {', '.join(plan.inputs) or '-'}",
+        f"outputs: {', '.join(plan.outputs) or '-'}",
+        f"parameters: {weights} values, {_mebibytes(weights * 4)}",
+        *_totals(plan, memory),
+    ]
+    return "\n".join([*_table(rows), *lines])
+
+
+def describe_memory(plan: Plan, memory: Memory) -> str:
+    """A line per buffer, in the order in which they come into use; then the totals."""
+    places = place(plan, memory)
+    rows = [("buffer", "bytes", "at", "from", "to")]
+    order = sorted(range(len(memory.buffers)), key=lambda n: (memory.buffers[n].first, n))
+    for number in order:
+        buffer, offset = memory.buffers[number], places.offsets[number]
+        rows.append(
+            (
+                buffer.name,
+                str(places.sizes[number]),
+                "own" if offset is None else str(offset),
+                _moment(plan.layers, buffer.first),
+                _moment(plan.layers, buffer.last),
+            )
+        )
+    return "\n".join([*_table(rows), "", *_totals(plan, memory)])
+
+
+def _moment(layers: Sequence[LayerPlan], moment: int) -> str:
+    """A moment as users know it."""
+    if moment < len(layers):
+        return f"{layers[moment].name} forward"
+    if moment < 2 * len(layers):
+        return f"{layers[2 * len(layers) - 1 - moment].name} backward"
+    return "end"
+
+
+def _totals(plan: Plan, memory: Memory) -> list[str]:
+    places = place(plan, memory)
+    # A gradient that nobody computes is never touched, and takes no memory.
+    sizes = {
+        n: places.sizes[n]
+        for n, buffer in enumerate(memory.buffers)
+        if buffer.first < 2 * len(plan.layers)
+    }
+    own = sum(size for n, size in sizes.items() if places.offsets[n] is None)
+    return [
+        f"blobs, gradients and work: {_mebibytes(sum(sizes.values()))}",
+        f"memory: {_mebibytes(places.arena)} that they share, {_mebibytes(own)} of their own",
+    ]
+
+
+def _mebibytes(count: int) -> str:
+    return f"{count / MEBIBYTE:.2f} MiB"
+
+
+def _table(rows: Sequence[Sequence[str]]) -> list[str]:
+    widths = [max(len(row[i]) for row in rows) for i in range(len(rows[0]))]
+    return [
+        "  ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=True)).rstrip()
+        for row in rows
+    ]
