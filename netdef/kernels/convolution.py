@@ -3,6 +3,7 @@
     forward           Winograd's filtering for 3 x 3 windows that move by one; else implicit GEMM
     weight gradient   the same, the product being one over positions
     data gradient     as forward, with turned weights; with strides, GEMM and scattering
+    depthwise         tap by tap, without a matrix product
 
 Each is a file beside this one. All share the tables of ``geometry``: images are neither padded nor
 unrolled. Every job owns what it writes, and what it sums it sums in one fixed order, so results do
@@ -14,7 +15,7 @@ from __future__ import annotations
 import numpy as np
 
 from netdef.blob import Array
-from netdef.kernels import data_gradient, implicit_gemm, weight_gradient, winograd
+from netdef.kernels import data_gradient, depthwise, implicit_gemm, weight_gradient, winograd
 from netdef.kernels.geometry import Geometry, flipped, geometry
 from netdef.kernels.im2col import col2im, im2col
 
@@ -59,7 +60,9 @@ def forward(
         rectify,
     )
     flat_x, flat_weight, flat_y = x.reshape(-1), weight.reshape(-1), y.reshape(-1)
-    if winograd.suits(g, len(x)):
+    if depthwise.suits(g):
+        depthwise.multiply(g, flat_x, flat_weight, flat_y, epilogue)
+    elif winograd.suits(g, len(x)):
         winograd.multiply(g, flat_x, flat_weight, flat_y, epilogue, turned=False)
     else:
         implicit_gemm.multiply(g, flat_x, flat_weight, flat_y, epilogue)
@@ -72,7 +75,9 @@ def backward_weights(g: Geometry, x: Array, dy: Array, dweight: Array) -> None:
     Caffe's.
     """
     flat_x, flat_dy, flat_dweight = x.reshape(-1), dy.reshape(-1), dweight.reshape(-1)
-    if winograd.suits(g, len(x)):
+    if depthwise.suits(g):
+        depthwise.add_weights(g, flat_x, flat_dy, flat_dweight)
+    elif winograd.suits(g, len(x)):
         winograd.add_weights(g, flat_x, flat_dy, flat_dweight)
     else:
         weight_gradient.add(g, flat_x, flat_dy, flat_dweight)
@@ -81,6 +86,9 @@ def backward_weights(g: Geometry, x: Array, dy: Array, dweight: Array) -> None:
 def backward_data(g: Geometry, weight: Array, dy: Array, dx: Array) -> None:
     """dx = the gradient with respect to the input, from the output gradient dy."""
     flat_weight, flat_dy, flat_dx = weight.reshape(-1), dy.reshape(-1), dx.reshape(-1)
+    if depthwise.suits(g):
+        depthwise.multiply_back(g, flat_weight, flat_dy, flat_dx)
+        return
     if g.pointwise:
         implicit_gemm.multiply_transposed(g, flat_dy, flat_weight, flat_dx)
         return

@@ -73,6 +73,8 @@ def _scatter(
             for p in range(0, e.positions, SCATTER):
                 count = min(SCATTER, e.positions - p)
                 _pack(e, dy, member * e.outputs * e.positions + p, count, work, packed, across)
+                channel = image + first_channel * e.plane
+                w = 0
                 for t in range(first_channel * e.window, end_channel * e.window, ROWS):
                     rows = min(ROWS, end_channel * e.window - t)
                     for lane in range(0, count, wide):
@@ -92,9 +94,11 @@ def _scatter(
                                 m,
                             )
                     for i in range(rows):
-                        channel = image + (t + i) // e.window * e.plane
-                        w = (t + i) % e.window
                         _add_row(e, source, taps, work, tile + i * across, p, count, w, dx, channel)
+                        w += 1
+                        if w == e.window:
+                            w = 0
+                            channel += e.plane
 
 
 @inline
@@ -128,13 +132,14 @@ def _add_row(
     like = dx.dtype.type(0)
     size = dx.itemsize
     wide = lanes(like)
-    tap = w % e.reach
+    outer = w // e.reach
+    tap = w - outer * e.reach
+    line = first // e.width
+    o = first - line * e.width
     lane = 0
     while lane < count:
-        line = (first + lane) // e.width
-        o = first + lane - line * e.width
         run = min(e.width - o, count - lane)
-        begin = source[line, w // e.reach]
+        begin = source[line, outer]
         if begin >= 0:
             low = max(0, taps[1, tap] - o)
             high = min(run, taps[2, tap] - o)
@@ -152,3 +157,5 @@ def _add_row(
                 for i in range(low, high):
                     dx[at + i * e.stride] += tile[tile_at + lane + i]
         lane += run
+        line += 1
+        o = 0

@@ -38,7 +38,12 @@ def gather(
     like = x.dtype.type(0)
     size = x.itemsize
     wide = lanes(like)
-    last_tap = first_tap + tap_count
+    # From which channel to which one each tap of the window is wanted. This and the counting below
+    # stand in for divisions, which would take longer than the copies between them.
+    first_channel = first_tap // e.window
+    first_w = first_tap - first_channel * e.window
+    last_channel = (first_tap + tap_count) // e.window
+    last_w = first_tap + tap_count - last_channel * e.window
     lane = 0
     while lane < count:
         position = first + lane
@@ -48,14 +53,18 @@ def gather(
         o = place - line * e.width
         run = min(min(e.width - o, count - lane), wide)
         image = (n * e.groups + group) * e.channels * e.plane
+        outer = 0
+        tap = -1
         for w in range(e.window):
-            # The channels for which tap (channel, w) is wanted.
-            channel = max(0, (first_tap - w + e.window - 1) // e.window)
-            end = min(e.channels, (last_tap - w + e.window - 1) // e.window)
+            tap += 1
+            if tap == e.reach:
+                tap = 0
+                outer += 1
+            channel = first_channel + (1 if w < first_w else 0)
+            end = last_channel + (1 if w < last_w else 0)
             if channel >= end:
                 continue
-            begin = source[line, w // e.reach]
-            tap = w % e.reach
+            begin = source[line, outer]
             low = max(0, taps[1, tap] - o)
             high = min(run, taps[2, tap] - o) if begin >= 0 else 0
             at = image + channel * e.plane + begin + taps[0, tap] + o * e.stride

@@ -245,7 +245,10 @@ def _finish(
     first: Any,
     end: Any,
 ) -> None:
-    """The epilogue of positions ``first`` to ``end`` of some outputs of a group."""
+    """The epilogue of positions ``first`` to ``end`` of some outputs of a group.
+
+    An unsigned index cannot count from the back: only so the loops are vectorised.
+    """
     scales = epilogue.scale.size > 0
     shifts = epilogue.bias.size > 0
     adds = epilogue.addend.size > 0
@@ -261,17 +264,18 @@ def _finish(
             at = (n * e.groups * e.outputs + m) * e.positions + p
             if scales:
                 factor = epilogue.scale[m]
-                for i in range(at, at + run):
-                    y[i] *= factor
+                for i in range(run):
+                    y[np.uint64(at + i)] *= factor
             if shifts:
                 offset = epilogue.bias[m]
-                for i in range(at, at + run):
-                    y[i] += offset
+                for i in range(run):
+                    y[np.uint64(at + i)] += offset
             if adds:
-                for i in range(at, at + run):
-                    y[i] += epilogue.addend[i]
+                for i in range(run):
+                    y[np.uint64(at + i)] += epilogue.addend[np.uint64(at + i)]
             if epilogue.rectify:
-                for i in range(at, at + run):
+                for i in range(run):
+                    value = y[np.uint64(at + i)]
                     # A NaN stays one.
-                    y[i] = zero if y[i] < zero else y[i]
+                    y[np.uint64(at + i)] = zero if value < zero else value
         first += run

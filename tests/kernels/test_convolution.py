@@ -205,6 +205,26 @@ def check_columns(s: Setting, dtype: type[Any]) -> None:
         assert (memory[-100:] == dtype(np.pi)).all()
 
 
+@settings(max_examples=60, deadline=None, derandomize=True, database=None)
+@given(settings_of_any_kind(), st.integers(1, 3), st.sampled_from([np.float32, np.float64]))
+def test_depthwise(s: Setting, outputs: int, dtype: type[Any]) -> None:
+    """Up to one output more per channel than the kernel for it takes."""
+    check(replace(s, groups=s.groups + 1, channels=1, outputs=outputs), dtype)
+
+
+@pytest.mark.parametrize("stride", [1, 2])
+def test_what_follows_a_depthwise_product(stride: int) -> None:
+    s = Setting(2, 3, 1, 2, (7, 6), (3, 3), (stride, stride), (1, 1), (1, 1))
+    x, w, b, dy = s.arrays(np.float64)
+    random = np.random.default_rng(3)
+    scale, addend = random.standard_normal(len(b)), random.standard_normal(dy.shape)
+    y = np.empty_like(dy)
+    kernels.forward(s.geometry(), x, w, b, y, scale=scale, addend=addend, rectify=True)
+    plain, _, _ = reference(s, x, w, np.zeros_like(b), dy)
+    expected = plain * scale[:, None, None] + b[:, None, None] + addend
+    np.testing.assert_allclose(y, np.maximum(expected, 0), atol=1e-12)
+
+
 #: More than one of every tile, and sizes one beside the edges of a tile.
 LARGE = [
     plane(2, DEPTH + 3, 3, 4, 1, 0),
