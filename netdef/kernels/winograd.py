@@ -599,7 +599,11 @@ def _phases(builder: Any, vectors: Vectors, pieces: list[Any]) -> list[Any]:
         [vectors.shuffle(builder, pieces[k], pieces[k + 1], _every(vectors, odd)) for k in (0, 2)]
         for odd in (0, 1)
     ]
-    return [vectors.shuffle(builder, *halves[j % 2], _every(vectors, j // 2)) for j in range(TILE)]
+    phases = []
+    for j in range(TILE):
+        first, second = halves[j % 2]
+        phases.append(vectors.shuffle(builder, first, second, _every(vectors, j // 2)))
+    return phases
 
 
 @intrinsic  # type: ignore[untyped-decorator]
