@@ -1,6 +1,7 @@
 """Convolution and its two gradients: which algorithm computes which geometry.
 
-    forward           Winograd's filtering for 3 x 3 windows that move by one; else implicit GEMM
+    forward           Winograd's filtering for windows of 3 x 3 and 5 x 5 that move by one; else
+                      implicit GEMM
     weight gradient   the same, the product being one over positions
     data gradient     as forward, with turned weights; with strides, GEMM and scattering
     depthwise         tap by tap, without a matrix product
@@ -62,7 +63,7 @@ def forward(
     flat_x, flat_weight, flat_y = x.reshape(-1), weight.reshape(-1), y.reshape(-1)
     if depthwise.suits(g):
         depthwise.multiply(g, flat_x, flat_weight, flat_y, epilogue)
-    elif winograd.suits(g, len(x)):
+    elif winograd.suits(g, len(x), x.itemsize):
         winograd.multiply(g, flat_x, flat_weight, flat_y, epilogue, turned=False)
     else:
         implicit_gemm.multiply(g, flat_x, flat_weight, flat_y, epilogue)
@@ -77,7 +78,7 @@ def backward_weights(g: Geometry, x: Array, dy: Array, dweight: Array) -> None:
     flat_x, flat_dy, flat_dweight = x.reshape(-1), dy.reshape(-1), dweight.reshape(-1)
     if depthwise.suits(g):
         depthwise.add_weights(g, flat_x, flat_dy, flat_dweight)
-    elif winograd.suits(g, len(x)):
+    elif winograd.suits(g, len(x), x.itemsize):
         winograd.add_weights(g, flat_x, flat_dy, flat_dweight)
     else:
         weight_gradient.add(g, flat_x, flat_dy, flat_dweight)
@@ -93,7 +94,7 @@ def backward_data(g: Geometry, weight: Array, dy: Array, dx: Array) -> None:
         implicit_gemm.multiply_transposed(g, flat_dy, flat_weight, flat_dx)
         return
     turned = flipped(g)
-    if turned is not None and winograd.suits(turned, len(dx)):
+    if turned is not None and winograd.suits(turned, len(dx), dx.itemsize):
         epilogue = implicit_gemm.no_epilogue(dx)
         winograd.multiply(turned, flat_dy, flat_weight, flat_dx, epilogue, turned=True)
     elif turned is not None and g.extents.plane <= WASTE * g.extents.positions:
