@@ -74,7 +74,7 @@ def _scatter(
                 count = min(SCATTER, e.positions - p)
                 _pack(e, dy, member * e.outputs * e.positions + p, count, work, packed, across)
                 channel = image + first_channel * e.plane
-                w = 0
+                outer, tap = 0, 0
                 for t in range(first_channel * e.window, end_channel * e.window, ROWS):
                     rows = min(ROWS, end_channel * e.window - t)
                     for lane in range(0, count, wide):
@@ -94,10 +94,15 @@ def _scatter(
                                 m,
                             )
                     for i in range(rows):
-                        _add_row(e, source, taps, work, tile + i * across, p, count, w, dx, channel)
-                        w += 1
-                        if w == e.window:
-                            w = 0
+                        row = tile + i * across
+                        _add_row(e, source, taps, work, row, p, count, outer, tap, dx, channel)
+                        # Counted on, since a division would take longer than the row.
+                        tap += 1
+                        if tap == e.reach:
+                            tap = 0
+                            outer += 1
+                        if outer == source.shape[1]:
+                            outer = 0
                             channel += e.plane
 
 
@@ -124,16 +129,18 @@ def _add_row(
     tile_at: Any,
     first: Any,
     count: Any,
-    w: Any,
+    outer: Any,
+    tap: Any,
     dx: Any,
     channel: Any,
 ) -> None:
-    """Add what tap w of the window gives at positions ``first`` on to a channel of dx."""
+    """Add what a tap of the window gives at positions ``first`` on to a channel of dx.
+
+    ``outer`` counts the window's lines, ``tap`` along its last axis.
+    """
     like = dx.dtype.type(0)
     size = dx.itemsize
     wide = lanes(like)
-    outer = w // e.reach
-    tap = w - outer * e.reach
     line = first // e.width
     o = first - line * e.width
     lane = 0
