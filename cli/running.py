@@ -149,7 +149,10 @@ class Signals:
             yield
         finally:
             for number, handler in previous.items():
-                signal.signal(number, handler)
+                # Whoever pressed Ctrl-C may do so again while the process ends: Python's own
+                # handler would show where it was.
+                if signal.getsignal(number) is not signal.SIG_DFL:
+                    signal.signal(number, handler)
 
     def _take(self, number: int, frame: FrameType | None) -> None:
         if self._effects[signal.Signals(number)] == "none":

@@ -345,7 +345,8 @@ def test_an_interrupt_during_a_test(cli: Any) -> None:
 def test_a_second_interrupt_ends_even_a_compilation(cli: Any, tmp_path: Path) -> None:
     cli.solver(snapshot=0)
     running = cli.start("train", "solver.prototxt", env={"NETDEF_CACHE_DIR": str(tmp_path)})
-    running.wait_for("Starting Optimization")
+    # Behind this line the first forward pass begins, and with it the compilation.
+    running.wait_for("Iteration 0, Testing net (#0)")
     running.insist(signal.SIGINT)
     assert running.end() == -signal.SIGINT
     assert "stopped early" not in running.log
