@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Sequence
 from typing import Any, NamedTuple
 
@@ -136,7 +137,7 @@ class ImageReader(Reader):
             if not filled:
                 first = self._first(images)
                 batch.reshape(first.shape)
-                self._run = self._length_of_run(images, batch)
+                self._run = self._length_of_run(first, batch)
             count = len(images.labels)
             part = slice(filled, filled + count)
             self._render(images, first, batch.data[part], stopped)
@@ -146,22 +147,24 @@ class ImageReader(Reader):
             self._records += count
             batch.ends += (self._skip + self._records) % self._source.size == 0
             filled += count
-            first = first._replace(image=None)
+            if first.image is not None:
+                first = first._replace(image=None)
 
     def close(self) -> None:
         self._workers.close()
         self._source.close()
 
-    def _length_of_run(self, images: Images, batch: ImageBatch) -> int:
-        if images.encoded.size:
+    def _length_of_run(self, first: _First, batch: ImageBatch) -> int:
+        if first.image is not None:
             return len(batch)
-        most: int = max(batch.data[0].nbytes, int(images.sizes[0].prod()))
-        return max(1, RUN_BYTES // max(1, most))
+        made = batch.data.itemsize * math.prod(first.shape)
+        return max(1, RUN_BYTES // max(made, math.prod(first.size)))
 
     def _first(self, images: Images) -> _First:
-        image = images.decode(0) if 0 in images.encoded[:1] else None
+        is_encoded = images.encoded.size > 0 and images.encoded[0] == 0
+        image = images.decode(0) if is_encoded else None
         size = images.sizes[0].tolist() if image is None else size_of(image)
-        return _First(images.name(0), self._shape(images, 0, size), image)
+        return _First(size, self._shape(images, 0, size), image, images.name)
 
     def _shape(self, images: Images, row: int, size: Sequence[int]) -> ImageShape:
         """The shape that image ``row`` gets. Raises ``RecordError`` where it does not fit."""
@@ -176,7 +179,7 @@ class ImageReader(Reader):
         if shape != first.shape:
             given, begun = (" x ".join(map(str, s)) for s in (shape, first.shape))
             raise RecordError(
-                f"{images.name(row)} becomes {given}, but {first.name}, the first of its batch, "
+                f"{images.name(row)} becomes {given}, but {first.name(0)}, the first of its batch, "
                 f"becomes {begun}",
                 hint=self._source.advice,
             )
@@ -191,15 +194,16 @@ class ImageReader(Reader):
             placement = self._transform.place(self._key, self._records, sizes, first.shape)
             for pixels in images.pixels:
                 self._transform.render(pixels.values, pixels.starts, pixels.rows, placement, out)
-        encoded = images.encoded[images.encoded < limit]
+        if images.encoded.size:
+            encoded = images.encoded[images.encoded < limit]
 
-        def render_row(number: int) -> None:
-            row = int(encoded[number])
-            image = first.image if row == 0 and first.image is not None else images.decode(row)
-            self._check(images, row, size_of(image), first)
-            self._transform.render_image(image, self._key, self._records + row, out[row])
+            def render_row(number: int) -> None:
+                row = int(encoded[number])
+                image = first.image if row == 0 and first.image is not None else images.decode(row)
+                self._check(images, row, size_of(image), first)
+                self._transform.render_image(image, self._key, self._records + row, out[row])
 
-        self._workers.run(render_row, len(encoded), stopped)
+            self._workers.run(render_row, len(encoded), stopped)
         if fault is not None:
             raise fault
 
@@ -210,10 +214,13 @@ class ImageReader(Reader):
         """
         fault, limit = None, len(images.labels)
         for pixels in images.pixels:
-            sizes = images.sizes[pixels.rows]
             # One look is enough at images of the same size.
-            changes = np.flatnonzero((sizes[1:] != sizes[:-1]).any(axis=1)) + 1
-            for row in pixels.rows[[0, *changes]].tolist():
+            rows = pixels.rows[:1]
+            if not images.alike:
+                sizes = images.sizes[pixels.rows]
+                changes = (sizes[1:] != sizes[:-1]).any(axis=1)
+                rows = np.append(rows, pixels.rows[1:][changes])
+            for row in rows.tolist():
                 try:
                     self._check(images, row, images.sizes[row].tolist(), first)
                 except RecordError as error:
@@ -224,8 +231,12 @@ class ImageReader(Reader):
 
 
 class _First(NamedTuple):
-    """The first image of a batch. ``image`` holds it, where it was decoded already."""
+    """The first image of a batch, which is called ``name(0)``: its size, and the one that it gets.
 
-    name: str
+    ``image`` holds it, where it was encoded.
+    """
+
+    size: Sequence[int]
     shape: ImageShape
     image: NDArray[np.uint8] | None
+    name: Callable[[int], str]

@@ -12,7 +12,7 @@ from typing import Any, NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
-from netdef.data.images import Images, ImageSource, Pixels, decode
+from netdef.data.images import NO_ROWS, Images, ImageSource, Pixels, decode
 from netdef.data.source import VALUE, VALUE_SIZE, RecordError, Records, Source
 from netdef.jit import inline, serial
 
@@ -21,7 +21,9 @@ from netdef.jit import inline, serial
 KIND, CHANNELS, HEIGHT, WIDTH, LABEL, START, SIZE = range(7)
 #: Values of KIND; of the last one there is no more than one, behind all others.
 BYTES, FLOATS, ENCODED, MALFORMED = range(4)
-KINDS = MALFORMED
+#: What ``_parse`` reports: how many are of each KIND before, then whether all that have values are
+#: of one size.
+ALIKE = MALFORMED
 
 # Field numbers of Datum, and wire types.
 _CHANNELS, _HEIGHT, _WIDTH, _DATA, _LABEL, _FLOAT_DATA, _ENCODED = range(1, 8)
@@ -74,6 +76,7 @@ class DatumImages(ImageSource):
             decode_row,
             datums.records.name,
             doubt,
+            datums.alike,
         )
 
     def confirm(self) -> None:
@@ -86,20 +89,21 @@ class DatumImages(ImageSource):
 class Datums(NamedTuple):
     """Parsed records: row ``i`` of ``table`` int64 (n, 7) describes record ``i`` of ``records``.
 
-    ``counts`` says how many are of each KIND. ``fault`` is what is wrong with the record after
-    these, where one was parsed.
+    ``counts`` says how many are of each KIND, ``alike`` whether all that have values are of one
+    size. ``fault`` is what is wrong with the record after these, where one was parsed.
     """
 
     records: Records
     table: NDArray[np.int64]
-    counts: NDArray[np.int64]
+    counts: list[int]
+    alike: bool
     fault: RecordError | None
 
     def rows(self, kind: int) -> NDArray[np.int64]:
         """The numbers of the records of one kind."""
-        if not self.counts[kind]:
-            return np.empty(0, np.int64)
-        return np.flatnonzero(self.table[:, KIND] == kind)
+        if self.counts[kind] == len(self.table):
+            return np.arange(len(self.table))
+        return np.flatnonzero(self.table[:, KIND] == kind) if self.counts[kind] else NO_ROWS
 
 
 def parse(records: Records) -> Datums:
@@ -108,15 +112,16 @@ def parse(records: Records) -> Datums:
     Raises ``RecordError`` where that is the first of all.
     """
     table = np.empty((len(records.spans), 7), np.int64)
-    counts = np.zeros(KINDS, np.int64)
-    _parse(records.buffer, records.spans, table, counts)
-    good = int(counts.sum())
+    report = np.empty(4, np.int64)
+    _parse(records.buffer, records.spans, table, report)
+    *counts, alike = report.tolist()
+    good = sum(counts)
     if good == len(table):
-        return Datums(records, table, counts, None)
+        return Datums(records, table, counts, alike != 0, None)
     fault = RecordError(f"{records.name(good)} {_complaint(table[good])}")
     if not good:
         raise fault
-    return Datums(records, table[:good], counts, fault)
+    return Datums(records, table[:good], counts, alike != 0, fault)
 
 
 def _complaint(entry: NDArray[np.int64]) -> str:
@@ -203,8 +208,11 @@ def _int32(value: Any) -> Any:
 
 
 @serial
-def _parse(buffer: Any, spans: Any, table: Any, counts: Any) -> None:
-    """Fill ``table`` up to the first record that cannot be used, and count the others by kind."""
+def _parse(buffer: Any, spans: Any, table: Any, report: Any) -> None:
+    """Fill ``table`` up to the first record that cannot be used, and ``report`` on the others."""
+    report[:] = 0
+    report[ALIKE] = 1
+    first = np.int64(-1)
     for i in range(spans.shape[0]):
         at = spans[i, VALUE]
         end = at + spans[i, VALUE_SIZE]
@@ -247,7 +255,14 @@ def _parse(buffer: Any, spans: Any, table: Any, counts: Any) -> None:
             return
         if not (encoded or _fits(table[i])):
             return
-        counts[table[i, KIND]] += 1
+        report[table[i, KIND]] += 1
+        if encoded:
+            continue
+        if first < 0:
+            first = i
+        for column in (CHANNELS, HEIGHT, WIDTH):
+            if table[i, column] != table[first, column]:
+                report[ALIKE] = 0
 
 
 @inline

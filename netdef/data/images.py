@@ -16,6 +16,9 @@ from netdef.data.source import RecordError, printable, read_file
 MOST_PIXELS = 1 << 30
 
 
+NO_ROWS: NDArray[np.int64] = np.empty(0, np.int64)
+
+
 class Pixels(NamedTuple):
     """Values of some images, each in the order (channel, row, column).
 
@@ -38,6 +41,7 @@ class Images(NamedTuple):
                  thread; raises ``RecordError`` where that cannot be
     ``name``     what to call image ``i`` in a message
     ``doubt``    something the user should be told once, or nothing
+    ``alike``    whether all that have values are known to be of one size
     """
 
     labels: NDArray[np.int64]
@@ -47,6 +51,7 @@ class Images(NamedTuple):
     decode: Callable[[int], NDArray[np.uint8]]
     name: Callable[[int], str]
     doubt: str = ""
+    alike: bool = False
 
 
 class ImageSource:

@@ -75,6 +75,7 @@ class _Meta(NamedTuple):
 #: magic, format, [address, map size], page size, [rest of the free list's record and 4 bytes],
 #: flags, depth, [counts of branch, leaf and overflow pages], entries, root, last page, transaction
 _META = struct.Struct("<II16xI44x4xHH24xqqqq")
+_TRANSACTION = struct.Struct("<q")
 
 
 class LMDB(Source):
@@ -93,6 +94,9 @@ class LMDB(Source):
         self.size = self._meta.entries
         if self.size < 1:
             raise RecordError(f'"{path}" holds no records')
+        #: Where both meta pages hold their transaction.
+        last = HEADER + _META.size - _TRANSACTION.size
+        self._transactions = last, self._meta.page_size + last
         self._bytes = np.frombuffer(self._file, np.uint8)
         self._stack = np.zeros((self._meta.depth, 3), np.int64)
         self._report = np.zeros(4, np.int64)
@@ -119,7 +123,9 @@ class LMDB(Source):
     def confirm(self) -> None:
         # Pages of the state being read are reused only by the second commit after it: as long as no
         # commit was made, what was read is whole.
-        if self._newest_meta().transaction != self._meta.transaction:
+        if max(_TRANSACTION.unpack_from(self._file, at)[0] for at in self._transactions) != (
+            self._meta.transaction
+        ):
             raise RecordError(
                 f'"{self.path}" was written to by another program while it was being read',
                 hint="let that program finish, then resume",
@@ -159,22 +165,22 @@ class LMDB(Source):
         spans = np.empty((count, 4), np.int64)
         meta, report = self._meta, self._report
         _walk(self._bytes, meta.page_size, meta.root, self._stack, skip, spans, report)
-        page = int(report[FAULTY_PAGE])
-        if report[FAULT] == OUTSIDE_FILE:
+        level, found, fault, page = report.tolist()
+        if fault == OUTSIDE_FILE:
             raise RecordError(
                 f'"{self.path}/data.mdb" is cut short: a record is on page {page}, '
                 f"and the file ends after page {len(self._file) // meta.page_size - 1}",
                 hint="was it copied whole?",
             )
-        if report[FAULT] == DAMAGED:
+        if fault == DAMAGED:
             raise RecordError(
                 f'"{self.path}/data.mdb" is damaged on page {page}', hint="was it copied whole?"
             )
-        if report[FAULT] == NO_RECORD:
+        if fault == NO_RECORD:
             raise RecordError(
                 f'"{self.path}" holds several databases in one; its records must be in the main one'
             )
-        if report[FOUND] < count or report[LEVEL] == AFTER_LAST:
+        if found < count or level == AFTER_LAST:
             raise RecordError(
                 f'"{self.path}/data.mdb" is damaged: it holds fewer than the {self.size} records '
                 f"it counts"

@@ -35,6 +35,9 @@ class Prefetch(Generic[B]):
         self.waited = 0.0
         self._process = os.getpid()
         self._failure: BaseException | None = None
+        #: Batches that were released, until there are enough of them to wake the thread.
+        self._released: list[B] = []
+        self._enough = max(1, depth // 2)
         self._ring: _Ring[B] = _Ring(depth)
         # The thread knows the ring only; so this object can be collected, and then the thread ends.
         self._stop = weakref.finalize(self, self._ring.stop)
@@ -57,6 +60,7 @@ class Prefetch(Generic[B]):
         try:
             batch = self._ring.filled.get_nowait()
         except queue.Empty:
+            self._give_back()
             batch = self._wait()
         if isinstance(batch, _Failure):
             self._failure = batch.error
@@ -64,14 +68,25 @@ class Prefetch(Generic[B]):
         return batch
 
     def release(self, batch: B) -> None:
-        """Let the thread fill this batch again."""
-        self._ring.free.put(batch)
+        """Let the thread fill this batch again.
+
+        It does so when half of the batches are free, or when there is none left to take: to wake it
+        costs as much as to fill a small batch, and so does the cache that it has to fill first.
+        """
+        self._released.append(batch)
+        if len(self._released) >= self._enough:
+            self._give_back()
 
     def close(self) -> None:
         """End the thread and wait until it is gone. Doing so twice is fine."""
         self._stop()
         if self._thread is not threading.current_thread():
             self._thread.join()
+
+    def _give_back(self) -> None:
+        for batch in self._released:
+            self._ring.free.put(batch)
+        self._released.clear()
 
     def _wait(self) -> B | _Failure:
         # Never without end: the thread leaves a failure where it leaves no batch.

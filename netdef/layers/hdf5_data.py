@@ -52,7 +52,6 @@ class HDF5Data(RecordLayer):
     def shapes(self, *bottoms: Shape) -> list[Shape]:
         if self.message.HasField("transform_param"):
             raise self.error("HDF5Data does not transform data", "transform_param")
-        self._files = None
         return super().shapes()
 
     def open(self) -> RowReader:

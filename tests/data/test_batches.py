@@ -160,3 +160,133 @@ def test_a_batch_of_other_images_takes_their_shape() -> None:
     for shape in ((1, 2, 3), (3, 4, 5), (1, 2, 3)):
         made.fill(batch, lambda: False)
         assert batch.data.shape == (1, *shape)
+
+
+# -- images that are decoded by several threads ----------------------------------------------------
+
+
+class Pictures(ImageSource):
+    """Ten images of ``shapes`` (channels, height, width): random, and yet to be decoded.
+
+    Those in ``plain`` have their values at hand; to decode those in ``broken`` is an error.
+    """
+
+    def __init__(
+        self,
+        shapes: dict[int, tuple[int, int, int]] | None = None,
+        plain: tuple[int, ...] = (),
+        broken: tuple[int, ...] = (),
+    ) -> None:
+        self.size = 10
+        draw = np.random.default_rng(0)
+        self.images = [
+            draw.integers(0, 256, (shapes or {}).get(i, (3, 9, 12)), np.uint8) for i in range(10)
+        ]
+        self.plain = plain
+        self.broken = broken
+        self.position = 0
+        self.decoded: list[int] = []
+
+    def first(self) -> Images:
+        return self._images(0, 1)
+
+    def seek(self, records: int, key: np.uint64) -> None:
+        self.position = records % 10
+
+    def read(self, count: int) -> Images:
+        start = self.position % 10
+        self.position = min(start + count, 10)
+        return self._images(start, self.position - start)
+
+    def _images(self, start: int, count: int) -> Images:
+        plain = [row for row in range(count) if start + row in self.plain]
+        encoded = [row for row in range(count) if start + row not in self.plain]
+        sizes = np.array([self.images[start + row].shape for row in range(count)])
+        values = [self.images[start + row].ravel() for row in plain] or [np.empty(0, np.uint8)]
+        joined = np.concatenate(values)
+        joined.flags.writeable = False
+        ends = np.cumsum([part.size for part in values])
+        pixels = Pixels(np.array(plain), ends - [part.size for part in values], joined)
+
+        def decode(row: int) -> np.ndarray:
+            self.decoded.append(start + row)
+            if start + row in self.broken:
+                raise RecordError(f"image {start + row} is broken")
+            return np.ascontiguousarray(self.images[start + row].transpose(1, 2, 0))
+
+        return Images(
+            np.arange(start, start + count),
+            sizes,
+            [pixels] if plain else [],
+            np.array(encoded, np.int64),
+            decode,
+            lambda row: f"image {start + row}",
+        )
+
+
+AUGMENTED = {"crop_size": 7, "mirror": True, "mean_value": [104], "scale": 0.3}
+
+
+def fill_from(source: Pictures, batch_size: int, count: int) -> list[tuple[Any, Any]]:
+    transform = Transform(pb.TransformationParameter(**AUGMENTED), random_crop=True)
+    made = ImageReader(source, transform, batch_size)
+    made.start(KEY, 3)
+    filled = []
+    for _ in range(count):
+        batch = made.make()
+        made.fill(batch, lambda: False)
+        filled.append((batch.data.copy(), batch.labels.copy()))
+    made.close()
+    return filled
+
+
+@pytest.mark.parametrize("threads", [1, 2, 3, 16])
+@pytest.mark.parametrize("plain", [(), (0, 1, 2), (3, 4, 7), (1, 3, 5, 7, 9)])
+def test_neither_threads_nor_encoding_change_a_bit(
+    monkeypatch: pytest.MonkeyPatch, threads: int, plain: tuple[int, ...]
+) -> None:
+    monkeypatch.setenv("NETDEF_DATA_THREADS", str(threads))
+    expected = fill_from(Pictures(plain=tuple(range(10))), 6, 5)
+    source = Pictures(plain=plain)
+    for batch, (data, labels) in zip(fill_from(source, 6, 5), expected, strict=True):
+        np.testing.assert_array_equal(batch[0], data)
+        np.testing.assert_array_equal(batch[1], labels)
+    # Records 3 to 32 came, and each was decoded once.
+    assert sorted(source.decoded) == sorted(i % 10 for i in range(3, 33) if i % 10 not in plain)
+
+
+@pytest.mark.parametrize("threads", [1, 2, 5])
+@pytest.mark.parametrize(
+    ("shapes", "plain", "broken", "message"),
+    [
+        ({}, (), (5, 6, 9), "image 5 is broken"),
+        ({}, (), (3,), "image 3 is broken"),
+        ({6: (3, 5, 12)}, (), (8,), "image 6 is 3 x 5 x 12, smaller than crop_size 7"),
+        ({6: (1, 9, 12)}, (6,), (8,), "image 6 becomes 1 x 7 x 7, but image 3"),
+        ({6: (1, 9, 12)}, (3, 6), (5,), "image 5 is broken"),
+        ({6: (1, 9, 12), 8: (2, 9, 12)}, (8,), (), "image 6 becomes 1 x 7 x 7, but image 3"),
+        ({6: (1, 9, 12), 8: (2, 9, 12)}, (6, 8), (7, 9), "image 6 becomes 1 x 7 x 7"),
+    ],
+)
+def test_the_first_bad_image_is_the_one_that_is_named(
+    monkeypatch: pytest.MonkeyPatch,
+    threads: int,
+    shapes: dict[int, tuple[int, int, int]],
+    plain: tuple[int, ...],
+    broken: tuple[int, ...],
+    message: str,
+) -> None:
+    monkeypatch.setenv("NETDEF_DATA_THREADS", str(threads))
+    with pytest.raises(RecordError) as caught:
+        fill_from(Pictures(shapes, plain, broken), 7, 1)
+    assert caught.value.text.startswith(message)
+
+
+def test_decoding_ends_soon_after_it_is_stopped() -> None:
+    source = Pictures()
+    transform = Transform(pb.TransformationParameter(), random_crop=False)
+    made = ImageReader(source, transform, 10)
+    made.start(KEY, 0)
+    made.fill(made.make(), lambda: len(source.decoded) > 3)
+    assert 4 <= len(source.decoded) < 10
+    made.close()

@@ -94,12 +94,26 @@ def test_bytes_floats_and_images_in_one_run() -> None:
     )
     assert datums.table[:, KIND].tolist() == [FLOATS, BYTES, ENCODED, FLOATS]
     assert datums.table[:, LABEL].tolist() == [-7, 3, 1 << 30, 0]
-    assert datums.counts.tolist() == [1, 2, 1]
+    assert datums.counts == [1, 2, 1]
+    assert not datums.alike
     assert datums.rows(ENCODED).tolist() == [2]
     found = pixels(datums)
     np.testing.assert_array_equal(image(datums, found, 0), real)
     np.testing.assert_array_equal(image(datums, found, 1), raw)
     np.testing.assert_array_equal(image(datums, found, 3), [[[5, 6]]])
+
+
+def test_records_of_one_size_are_known_to_be_alike() -> None:
+    def of(channels: int, height: int, width: int) -> bytes:
+        size = channels * height * width
+        message = pb.Datum(channels=channels, height=height, width=width, data=bytes(size))
+        return message.SerializeToString()
+
+    encoded = pb.Datum(channels=9, height=9, width=9, data=b"x", encoded=True).SerializeToString()
+    floats = pb.Datum(channels=1, height=2, width=3, float_data=[0] * 6).SerializeToString()
+    assert parse(records(encoded, of(1, 2, 3), floats, encoded, of(1, 2, 3))).alike
+    for other in (of(2, 2, 3), of(1, 3, 3), of(1, 2, 4), of(1, 3, 2)):
+        assert not parse(records(of(1, 2, 3), encoded, floats, other)).alike
 
 
 def test_raw_bytes_go_before_floats() -> None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import gc
 import os
 import signal
+import sys
 import threading
 import weakref
 from collections.abc import Callable
@@ -84,6 +85,50 @@ def test_an_error_comes_after_the_batches_before_it_and_stays() -> None:
         with pytest.raises(ValueError, match="record 3") as caught:
             prefetch.take()
         assert caught.value is error
+    prefetch.close()
+
+
+@pytest.mark.parametrize("depth", [1, 2, 3, 4, 9])
+def test_no_batch_is_missed_whatever_was_released(depth: int) -> None:
+    """The thread is woken for several batches at a time, but never waited for while it sleeps."""
+    counter = Counter()
+    prefetch = Prefetch(counter.make, counter.fill, depth)
+    held: list[list[int]] = []
+    for i in range(100):
+        batch = prefetch.take()
+        assert batch == [i]
+        held.append(batch)
+        # One, two, ... of them are held before any is released; then one goes after another.
+        if len(held) == min(depth, 1 + i // 10):
+            prefetch.release(held.pop(0))
+    prefetch.close()
+    assert counter.batches <= depth
+
+
+def test_waiting_is_counted() -> None:
+    """The thread fills the second batch only when somebody waits for it."""
+    consumer = threading.get_ident()
+
+    def waits() -> bool:
+        frame = sys._current_frames()[consumer]
+        return frame.f_code.co_name == "_wait"
+
+    def fill(batch: list[int], stopped: Stopped) -> None:
+        if batch != [-1]:
+            while not waits():
+                pass
+        batch[0] = 0
+        filled.set()
+
+    filled = threading.Event()
+    prefetch = Prefetch(lambda: [-1], fill, depth=1)
+    assert filled.wait(HANG)
+    while prefetch._ring.filled.empty():
+        pass
+    prefetch.release(prefetch.take())
+    assert prefetch.waited == 0
+    prefetch.take()
+    assert prefetch.waited > 0
     prefetch.close()
 
 

@@ -20,6 +20,7 @@ from netdef.data.datum import DatumImages
 from netdef.data.images import ImageSource
 from netdef.errors import DataError, NetdefError, NetError
 from netdef.events import DataWrapped, Event, Warned
+from netdef.layers.common.records import Stretch
 from netdef.layers.data import Data
 from netdef.proto import netdef_pb2 as pb
 from netdef.testing import Case, Mistake, assert_seek_continues, deliver, locate
@@ -311,6 +312,83 @@ def test_force_color_on_raw_records_is_reported_once(database: Path, make: Layer
     assert [type(event) for event in events] == [Warned]
 
 
+@pytest.fixture
+def pictures(tmp_path: Path) -> Path:
+    """Ten records as in ``database``, but encoded."""
+    values = []
+    for i, image in enumerate(IMAGES):
+        message = pb.Datum.FromString(png(image))
+        message.label = i
+        values.append(message.SerializeToString())
+    return write(tmp_path / "pictures", values)
+
+
+@pytest.mark.parametrize("threads", [1, 2, 5])
+def test_threads_that_decode_change_nothing(
+    database: Path, pictures: Path, make: Layers, monkeypatch: pytest.MonkeyPatch, threads: int
+) -> None:
+    monkeypatch.setenv("NETDEF_DATA_THREADS", str(threads))
+    plain = make(database, "batch_size: 7", AUGMENTED)
+    encoded = make(pictures, "batch_size: 7", AUGMENTED)
+    for _ in range(5):
+        for a, b in zip(deliver(plain), deliver(encoded), strict=True):
+            np.testing.assert_array_equal(a, b)
+    # A run that resumes with other threads goes on with the same records.
+    monkeypatch.setenv("NETDEF_DATA_THREADS", "3")
+    assert_seek_continues(plain, encoded, 42)
+
+
+def test_threads_end_with_the_layer_that_decodes(
+    pictures: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("NETDEF_DATA_THREADS", "3")
+
+    def decoding() -> list[threading.Thread]:
+        return [t for t in threading.enumerate() if t.name.startswith("decode")]
+
+    layer = Layers()(pictures)
+    deliver(layer)
+    assert len(decoding()) == 2
+    layer.close()
+    assert decoding() == []
+    deliver(layer)
+    left = decoding()
+    assert len(left) == 2
+    del layer
+    gc.collect()
+    for thread in left:
+        thread.join(20)
+        assert not thread.is_alive()
+
+
+def test_waiting_is_added_up_over_stretches_of_ten_seconds() -> None:
+    stretch = Stretch(now=100.0, waited=7.0)
+    assert [stretch.waiting(now, 8.0) for now in (100.0, 104.0, 109.75)] == [0, 0, 0]
+    assert stretch.waiting(110.0, 9.5) == 0.25
+    assert stretch.waiting(119.0, 9.5) == 0
+    assert stretch.waiting(130.0, 19.5) == 0.5
+
+
+def test_waiting_for_data_is_told_once(
+    database: Path, make: Layers, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("netdef.layers.common.records.STRETCH_SECONDS", 1e-9)
+    layer = make(database)
+    events: list[Event] = []
+    layer.emit = events.append
+    deliver(layer)
+    assert events == []
+    for _ in range(3):
+        assert layer._prefetch is not None
+        layer._prefetch.waited += 1e6
+        deliver(layer)
+    [told] = [event.text for event in events if isinstance(event, Warned)]
+    assert told.startswith('layer "d" (Data): the net waited for data ')
+    assert layer.waited >= 3e6
+    layer.close()
+    assert layer.waited >= 3e6
+
+
 def test_two_layers_read_one_database(database: Path, make: Layers) -> None:
     train, test = make(database), make(database, "batch_size: 3", phase=pb.TEST)
     assert labels(train, 1) + labels(test, 1) + labels(train, 1) + labels(test, 1) == [
@@ -446,10 +524,17 @@ def fourth(value: bytes, tmp_path: Path) -> Path:
         ),
     ],
 )
-@pytest.mark.parametrize("prefetch", [1, 4])
+@pytest.mark.parametrize(("prefetch", "threads"), [(1, 1), (4, 1), (4, 3)])
 def test_a_bad_record_is_named_after_the_batches_before_it(
-    tmp_path: Path, make: Layers, value: bytes, message: str, prefetch: int
+    tmp_path: Path,
+    make: Layers,
+    monkeypatch: pytest.MonkeyPatch,
+    value: bytes,
+    message: str,
+    prefetch: int,
+    threads: int,
 ) -> None:
+    monkeypatch.setenv("NETDEF_DATA_THREADS", str(threads))
     folder = fourth(value, tmp_path)
     layer = make(folder, f"batch_size: 2 prefetch: {prefetch}")
     assert layer.shapes()[0] == (2, 3, 9, 12)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import tempfile
+import threading
 from collections.abc import Callable, Iterator, Sequence
 from itertools import pairwise
 from pathlib import Path
@@ -14,6 +15,7 @@ import numpy as np
 import pytest
 from google.protobuf import text_format
 
+from netdef import hdf5
 from netdef.blob import Blob
 from netdef.errors import DataError, NetdefError, NetError
 from netdef.events import DataWrapped, Event
@@ -251,6 +253,33 @@ def test_one_file_is_shuffled_anew_in_every_epoch(make: Make) -> None:
     path = write(Path("f.h5"), y=np.arange(12))
     found = epochs(make(listing(Path("l"), path), "batch_size: 6 shuffle: true", "y"), 5)
     assert len({tuple(epoch) for epoch in found}) == 5
+
+
+def test_one_file_stays_open_however_often_it_is_gone_through(
+    make: Make, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    path = write(Path("f.h5"), y=np.arange(3))
+    layer = make(listing(Path("l"), path), "batch_size: 27 shuffle: true", "y")
+    opened: list[str] = []
+
+    def open_file(path: str) -> hdf5.File:
+        opened.append(path)
+        return real(path)
+
+    real = hdf5.open_file
+    monkeypatch.setattr(hdf5, "open_file", open_file)
+    for _ in range(5):
+        (y,) = deliver(layer)
+        assert sorted(y.tolist()) == sorted([0, 1, 2] * 9)
+    assert opened == ["f.h5"]
+
+
+def test_rows_are_read_ahead_by_a_thread_that_ends_with_the_layer(make: Make) -> None:
+    layer = make()
+    assert rows(layer, 1) == [0, 1]
+    [thread] = [t for t in threading.enumerate() if t.name == "d (HDF5Data)"]
+    layer.close()
+    assert not thread.is_alive()
 
 
 def test_files_and_rows_have_orders_of_their_own(make: Make) -> None:

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import atexit
+import os
 import shutil
+import signal
 import subprocess
 import sys
 import tempfile
@@ -313,7 +315,27 @@ def test_the_folder_without_its_slash_is_explained(make: Layers) -> None:
     assert diagnostic.location.source == "image_data_param/root_folder"
 
 
-def test_a_bad_image_is_named_after_the_batches_before_it(make: Layers, tmp_path: Path) -> None:
+@pytest.mark.parametrize("threads", [1, 2, 5])
+def test_threads_that_decode_change_nothing(
+    make: Layers, monkeypatch: pytest.MonkeyPatch, threads: int
+) -> None:
+    options, transform = "batch_size: 7 shuffle: true", "crop_size: 5 mirror: true"
+    monkeypatch.setenv("NETDEF_DATA_THREADS", "1")
+    expected = make(options, transform)
+    deliver(expected)
+    monkeypatch.setenv("NETDEF_DATA_THREADS", str(threads))
+    found = make(options, transform)
+    found.seek(7)
+    for _ in range(4):
+        for a, b in zip(deliver(expected), deliver(found), strict=True):
+            np.testing.assert_array_equal(a, b)
+
+
+@pytest.mark.parametrize("threads", [1, 3])
+def test_a_bad_image_is_named_after_the_batches_before_it(
+    make: Layers, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, threads: int
+) -> None:
+    monkeypatch.setenv("NETDEF_DATA_THREADS", str(threads))
     source = write(tmp_path / "images")
     (tmp_path / "images" / "3.png").write_bytes(b"no image")
     layer = make("batch_size: 2", source=source)
@@ -337,4 +359,14 @@ net.forward()
 
 def test_a_process_ends_well_while_images_are_decoded() -> None:
     """A thread that is inside of OpenCV when the interpreter falls would abort the process."""
-    subprocess.run([sys.executable, "-c", SCRIPT], cwd=FOLDER, check=True, timeout=100)
+    environment = {**os.environ, "NETDEF_DATA_THREADS": "4"}
+    for ending in ("", "raise KeyboardInterrupt"):
+        run = subprocess.run(
+            [sys.executable, "-c", f"{SCRIPT}\n{ending}"],
+            cwd=FOLDER,
+            env=environment,
+            timeout=100,
+            capture_output=True,
+            text=True,
+        )
+        assert run.returncode == (-signal.SIGINT if ending else 0), run.stderr

@@ -217,6 +217,22 @@ def test_seek_continues_bit_by_bit(make: Layers, records: int) -> None:
     assert_seek_continues(straight, resumed, records)
 
 
+@pytest.mark.parametrize("threads", [1, 2, 5])
+def test_threads_that_decode_change_nothing(
+    make: Layers, monkeypatch: pytest.MonkeyPatch, threads: int
+) -> None:
+    options, transform = "context_pad: 1 fg_fraction: 0.4", "mirror: true mean_value: 104"
+    monkeypatch.setenv("NETDEF_DATA_THREADS", "1")
+    expected = make(options, transform)
+    deliver(expected)
+    monkeypatch.setenv("NETDEF_DATA_THREADS", str(threads))
+    found = make(options, transform)
+    found.seek(8)
+    for _ in range(6):
+        for a, b in zip(deliver(expected), deliver(found), strict=True):
+            np.testing.assert_array_equal(a, b)
+
+
 def test_draws_are_those_of_the_key(make: Layers) -> None:
     assert (deliver(make(key=1))[0] != deliver(make(key=2))[0]).any()
 
