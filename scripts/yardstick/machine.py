@@ -8,8 +8,6 @@ import platform
 import time
 from typing import Any
 
-import numpy as np
-
 #: What of a processor's features decides about speed here.
 FLAGS = ("avx", "avx2", "fma", "avx512f", "avx512_bf16", "amx_tile", "asimd", "sve")
 
@@ -55,22 +53,22 @@ def fma_peak(threads: int, seconds: float = 1.0) -> float:
     To be called in a process of its own: it imports netdef.
     """
     from netdef import jit
-    from yardstick.peak import DEPTH, run, tiles
+    from yardstick.peak import run, tiles
 
     jit.set_num_threads(threads)
-    panels = tiles(threads)
-    flops, repeats = 0.0, 1
+    a, b, c = tiles(threads)
+    flops = 2.0 * a.shape[1] * c.size
+    best, repeats = 0.0, 1
+    run(a, b, c, repeats)
     end = time.perf_counter() + seconds
-    run(*panels, np.int64(repeats))
     while True:
         begun = time.perf_counter()
-        run(*panels, np.int64(repeats))
+        run(a, b, c, repeats)
         now = time.perf_counter()
         if now - begun < 0.01:
             # Too short to be told from the start of the threads.
             repeats *= 2
             continue
-        done = 2.0 * panels[0].shape[1] // DEPTH * panels[1].shape[1] * repeats * threads
-        flops = max(flops, done / (now - begun))
+        best = max(best, repeats * flops / (now - begun))
         if now > end:
-            return flops
+            return float(best)

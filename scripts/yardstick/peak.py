@@ -14,25 +14,31 @@ DEPTH = 96
 
 
 def tiles(threads: int) -> tuple[Any, Any, Any]:
-    """A packed panel of a, one of b and a tile of c for each thread, which do not share lines."""
+    """For each thread, which do not share cache lines: a of [DEPTH, ROWS], b of [DEPTH, columns],
+    and c of [ROWS, columns]."""
     width = columns_of(4)
-    a = np.full((threads, DEPTH * ROWS), 0.5, np.float32)
-    b = np.full((threads, DEPTH * width), 0.5, np.float32)
-    return a, b, np.zeros((threads, ROWS * width), np.float32)
+    a = np.full((threads, DEPTH, ROWS), 0.5, np.float32)
+    b = np.full((threads, DEPTH, width), 0.5, np.float32)
+    return a, b, np.zeros((threads, ROWS, width), np.float32)
 
 
 @kernel
 def run(a: Any, b: Any, c: Any, repeats: Any) -> None:
-    """Compute the tile of every thread ``repeats`` times."""
-    width = c.shape[1] // ROWS
+    """Compute c = a^T b of every thread ``repeats`` times."""
+    width = c.shape[2]
     for thread in prange(c.shape[0]):
         for _ in range(repeats):
             multiply_tile(
-                c[thread, 0],
+                c[thread, 0, 0],
                 DEPTH,
                 a[thread].ctypes.data,
+                1,
+                ROWS,
                 b[thread].ctypes.data,
+                width,
                 c[thread].ctypes.data,
+                width,
+                ROWS,
                 width,
                 0,
             )

@@ -16,8 +16,8 @@ ROUNDS = 5
 
 @dataclass(frozen=True)
 class Result:
-    """What one engine took for a job: seconds of every step, and bytes of memory at its peak, from
-    which what its imports took is subtracted."""
+    """What one engine took for a job: seconds of every step; bytes of memory at its peak, less what
+    its imports took."""
 
     job: Job
     seconds: list[float]
@@ -26,10 +26,6 @@ class Result:
     @property
     def median(self) -> float:
         return statistics.median(self.seconds)
-
-    @property
-    def fastest(self) -> float:
-        return min(self.seconds)
 
 
 def race(jobs: Sequence[Job], seconds: float, iterations: int | None = None) -> list[Result]:

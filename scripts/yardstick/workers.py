@@ -14,6 +14,7 @@ import multiprocessing
 import resource
 import time
 from collections.abc import Callable
+from concurrent.futures import ProcessPoolExecutor
 from dataclasses import dataclass
 from multiprocessing.connection import Connection
 from types import TracebackType
@@ -114,8 +115,8 @@ def warm_worker(job: Job) -> Worker:
 
 def in_new_process(function: Callable[..., T], *arguments: Any) -> T:
     """What ``function``, which stands at module level, returns in a process of its own."""
-    with _context.Pool(1) as pool:
-        return pool.apply(function, arguments)
+    with ProcessPoolExecutor(1, _context) as pool:
+        return pool.submit(function, *arguments).result()
 
 
 def _serve(pipe: Connection, job: Job) -> None:
