@@ -1,7 +1,8 @@
 """What a layer has to do at least: floating-point operations, and bytes read and written.
 
 Divided by the time a layer took, these say how near it came to what the machine can do. Both are
-functions of the plan alone, so they can be had for a net that was never allocated.
+functions of the plan and of how its memory is arranged, so they can be had for a net that was never
+allocated.
 
 Operations are those of matrix products, where a multiplication and an addition count as two and
 padding counts as if it were there, as is usual; a kernel that saves multiplications (Winograd) can
@@ -16,6 +17,7 @@ from __future__ import annotations
 import math
 from dataclasses import dataclass
 
+from netdef.memory import Ends
 from netdef.plan import LayerPlan, Plan
 from netdef.proto import netdef_pb2 as pb
 
@@ -37,25 +39,25 @@ class Cost:
         return Cost(self.flops + other.flops, self.bytes + other.bytes)
 
 
-def forward(plan: Plan, layer: LayerPlan, itemsize: int = 4) -> Cost:
+def forward(plan: Plan, layer: LayerPlan, ends: Ends, itemsize: int = 4) -> Cost:
     """The cost of a forward pass of ``layer`` with elements of ``itemsize`` bytes."""
-    if layer.alias or layer.type == "Input":
+    if ends.free_forward or layer.type == "Input":
         return Cost()
     values = _sizes(layer.bottom_shapes) + _sizes(layer.top_shapes) + _params(plan, layer)
     return Cost(_flops(plan, layer), values * itemsize)
 
 
-def backward(plan: Plan, layer: LayerPlan, itemsize: int = 4) -> Cost:
+def backward(plan: Plan, layer: LayerPlan, ends: Ends, itemsize: int = 4) -> Cost:
     """The cost of a backward pass of ``layer``; none where training leaves it out."""
-    if layer.alias or not layer.needs_backward:
+    if ends.free_backward or not layer.needs_backward:
         return Cost()
     values = _sizes(layer.top_shapes) + _kept(layer)
     products = 0
-    for shape, wanted, adds in zip(
-        layer.bottom_shapes, layer.propagate, layer.accumulate, strict=True
+    for shape, wanted, addend in zip(
+        layer.bottom_shapes, layer.propagate, ends.addend, strict=True
     ):
         if wanted:
-            values += math.prod(shape) * (2 if adds else 1)
+            values += math.prod(shape) * (1 if addend is None else 2)
     if any(layer.propagate):
         values += _params(plan, layer)
         products += 1

@@ -18,6 +18,7 @@ from netdef.events import (
 )
 from netdef.net import Net
 from netdef.plan import Plan
+from netdef.program import Program, Step
 from netdef.proto import netdef_pb2 as pb
 from netdef.prototxt import Document
 
@@ -40,7 +41,8 @@ def time_file(
     state = pb.NetState()
     state.MergeFrom(document.message.state)
     state.MergeFrom(pb.NetState(phase=pb.Phase.Name(phase), level=level, stage=stages))
-    net = Net.from_message(document.message, state, document.positions, emit=emit)
+    # As it is trained or tested: nobody looks at blobs.
+    net = Net.from_message(document.message, state, document.positions, keep=(), emit=emit)
     try:
         for path in weights:
             net.copy_from(path)
@@ -50,58 +52,88 @@ def time_file(
 
 
 def time_net(net: Net, iterations: int, emit: Callable[[Event], None]) -> TimingFinished:
-    """Run every layer forward, then backward, ``iterations`` times, and tell the means.
+    """Run ``net`` forward and backward ``iterations`` times, and tell the mean time of each layer.
 
     One pass before them is not counted: it compiles kernels and touches memory. Parameters are not
-    updated. What a backward pass leaves out, such as layers before the first that learns, takes no
-    time in it.
+    updated. What a pass leaves out takes no time in it: backward, layers before the first that
+    learns, and all of a net that only runs forward.
     """
     program = net.program
+
+    def run_backward() -> None:
+        if program.memory.backward:
+            program.backward()
+
     loss = program.forward()
-    program.backward()
+    run_backward()
     emit(WarmedUp(loss, iterations))
-    count = len(program.steps)
-    forward, backward = [0.0] * count, [0.0] * count
+    watches = [_Watch(step) for step in program.steps]
     clock = time.perf_counter
-    begun = before = clock()
-    for iteration in range(iterations):
-        started = before
-        for i in range(count):
-            program.forward(i, i)
-            now = clock()
-            forward[i] += now - before
-            before = now
-        for i in reversed(range(count)):
-            program.backward(i, i)
-            now = clock()
-            backward[i] += now - before
-            before = now
-        emit(IterationTimed(iteration, before - started))
-        before = clock()
-    total = before - begun
-    plan = net.plan
+    forward = backward = 0.0
+    try:
+        begun = clock()
+        for iteration in range(iterations):
+            started = clock()
+            program.forward()
+            turned = clock()
+            run_backward()
+            ended = clock()
+            forward += turned - started
+            backward += ended - turned
+            emit(IterationTimed(iteration, ended - started))
+        total = clock() - begun
+    finally:
+        for watch in watches:
+            watch.remove()
     result = TimingFinished(
         iterations,
-        [
-            LayerTime(
-                layer.name,
-                layer.type,
-                _pass(forward[i] / iterations, cost.forward(plan, layer)),
-                _pass(backward[i] / iterations, cost.backward(plan, layer)),
-            )
-            for i, layer in enumerate(plan.layers)
-        ],
-        sum(forward) / iterations,
-        sum(backward) / iterations,
+        [_layer_time(program, watch, iterations) for watch in watches],
+        forward / iterations,
+        backward / iterations,
         total,
-        _batch_size(plan),
+        _batch_size(net.plan),
     )
     emit(result)
     return result
 
 
-def _pass(seconds: float, work: Cost) -> Pass:
-    return Pass(seconds, work.flops, work.bytes)
+class _Watch:
+    """Adds up the seconds that a step of a program takes in either direction, until removed.
+
+    The passes that are timed are thus those that train, not layers run one by one.
+    """
+
+    def __init__(self, step: Step) -> None:
+        self.step = step
+        self.seconds = {"forward": 0.0, "backward": 0.0}
+        for direction in self.seconds:
+            setattr(step, direction, self._timed(direction, getattr(step, direction)))
+
+    def _timed(self, direction: str, run: Callable[[], None]) -> Callable[[], None]:
+        def timed() -> None:
+            begun = time.perf_counter()
+            run()
+            self.seconds[direction] += time.perf_counter() - begun
+
+        return timed
+
+    def remove(self) -> None:
+        for direction in self.seconds:
+            delattr(self.step, direction)
+
+
+def _layer_time(program: Program, watch: _Watch, iterations: int) -> LayerTime:
+    plan, layer, ends = program.plan, watch.step.plan, watch.step.ends
+    runs_backward = program.memory.backward
+    costs = {
+        "forward": cost.forward(plan, layer, ends),
+        "backward": cost.backward(plan, layer, ends) if runs_backward else Cost(),
+    }
+    forward, backward = (
+        Pass(watch.seconds[direction] / iterations, work.flops, work.bytes)
+        for direction, work in costs.items()
+    )
+    return LayerTime(layer.name, layer.type, forward, backward)
 
 
 def _batch_size(plan: Plan) -> int:

@@ -6,6 +6,7 @@ import pytest
 
 from netdef import cost, graph, prototxt
 from netdef.cost import Cost
+from netdef.memory import Ends, arrange
 from netdef.plan import LayerPlan, Plan, plan
 from netdef.proto import netdef_pb2 as pb
 
@@ -14,8 +15,10 @@ LEARNED = 'layer { name: "before" type: "Scale" bottom: "data" top: "x" }'
 LOSS = 'layer { name: "loss" type: "Reduction" bottom: "y" top: "loss" loss_weight: 1 }'
 
 
-def planned(layer: str, shape: tuple[int, ...], learned: bool = True) -> tuple[Plan, LayerPlan]:
-    """A net around ``layer``, which is called "it" and goes from x to y; and that layer."""
+def planned(
+    layer: str, shape: tuple[int, ...], learned: bool = True, it: str = "it"
+) -> tuple[Plan, LayerPlan, Ends]:
+    """A net around ``layer``, which is called "it" and goes from x to y; and the layer ``it``."""
     dims = " ".join(f"dim: {n}" for n in shape)
     name = "data" if learned else "x"
     data = (
@@ -24,12 +27,13 @@ def planned(layer: str, shape: tuple[int, ...], learned: bool = True) -> tuple[P
     text = "\n".join([data, LEARNED if learned else "", layer, LOSS])
     net = prototxt.parse(text, pb.NetParameter).message
     made = plan(graph.split(graph.keep(net, pb.NetState(phase=pb.TRAIN))))
-    return made, next(one for one in made.layers if one.name == "it")
+    pairs = zip(made.layers, arrange(made, keep=()).layers, strict=True)
+    return made, *next((one, ends) for one, ends in pairs if one.name == it)
 
 
 def costs(layer: str, shape: tuple[int, ...], learned: bool = True) -> tuple[Cost, Cost]:
-    made, it = planned(layer, shape, learned)
-    return cost.forward(made, it), cost.backward(made, it)
+    around = planned(layer, shape, learned)
+    return cost.forward(*around), cost.backward(*around)
 
 
 CONVOLUTION = """layer { name: "it" type: "Convolution" bottom: "x" top: "y"
@@ -114,7 +118,7 @@ N = 4 * 2 * 3 * 4 * 4  # bytes of a blob of 2x3x4x4
         # twice x; dy, and dx twice, of which the second is added to the first
         ('type: "Eltwise" bottom: "x"', 3 * N, 4 * N),
         ('type: "Eltwise" bottom: "x" eltwise_param { operation: PROD }', 3 * N, 6 * N),
-        ('type: "Flatten"', 2 * N, 2 * N),
+        ('type: "Tile" tile_param { tiles: 2 }', 3 * N, 3 * N),
     ],
 )
 def test_bytes_of_layers_without_products(layer: str, forward: int, backward: int) -> None:
@@ -122,20 +126,27 @@ def test_bytes_of_layers_without_products(layer: str, forward: int, backward: in
     assert found == (Cost(0, forward), Cost(0, backward))
 
 
-def test_what_costs_nothing() -> None:
-    made, _ = planned(CONVOLUTION, (2, 4, 5, 6), learned=False)
-    assert cost.forward(made, made.layers[0]) == Cost()
-    assert cost.backward(made, made.layers[0]) == Cost()
-    # A Split whose tops are its bottom.
-    both = 'layer { name: "it" type: "Eltwise" bottom: "x" bottom: "x" top: "y" }'
-    made, _ = planned(both, (2, 3))
-    (split,) = (one for one in made.layers if one.type == "Split")
-    assert cost.forward(made, split) == cost.backward(made, split) == Cost()
+@pytest.mark.parametrize(
+    ("layer", "free"),
+    [
+        (CONVOLUTION, "data"),
+        # Layers whose tops are their bottom.
+        (
+            'layer { name: "it" type: "Eltwise" bottom: "x" bottom: "x" top: "y" }',
+            "x_before_0_split",
+        ),
+        ('layer { name: "it" type: "Flatten" bottom: "x" top: "y" }', "it"),
+    ],
+)
+def test_what_costs_nothing(layer: str, free: str) -> None:
+    around = planned(layer, (2, 4, 5, 6), it=free)
+    assert cost.forward(*around) == cost.backward(*around) == Cost()
 
 
 def test_doubles_are_twice_as_long() -> None:
-    made, it = planned(CONVOLUTION, (2, 4, 5, 6))
-    assert cost.forward(made, it, itemsize=8).bytes == 2 * cost.forward(made, it).bytes
+    around = planned(CONVOLUTION, (2, 4, 5, 6))
+    assert cost.forward(*around, itemsize=8).bytes == 2 * cost.forward(*around).bytes
+    assert cost.backward(*around, itemsize=8).bytes == 2 * cost.backward(*around).bytes
 
 
 def test_costs_add_up() -> None:

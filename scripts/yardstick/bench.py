@@ -131,12 +131,15 @@ def summary(result: Result) -> dict[str, Any]:
 def flops(job: Job) -> int:
     """Floating-point operations of a step, those of matrix products. In a process of its own."""
     from netdef import cost
+    from netdef.memory import arrange
 
     plan = job.plan()
-    passes = [cost.forward(plan, layer) for layer in plan.layers]
-    if job.training:
-        passes += [cost.backward(plan, layer) for layer in plan.layers]
-    return sum(one.flops for one in passes)
+    total = 0
+    for layer, ends in zip(plan.layers, arrange(plan).layers, strict=True):
+        total += cost.forward(plan, layer, ends).flops
+        if job.training:
+            total += cost.backward(plan, layer, ends).flops
+    return total
 
 
 def measure_starts(record: Record, options: Options) -> Iterable[None]:
@@ -203,7 +206,7 @@ def layer_times(job: Job, iterations: int) -> tuple[list[dict[str, Any]], list[s
     from netdef.timing import time_net
 
     jit.set_num_threads(job.threads)
-    net = netdef.Net.from_text(job.text, netdef.TRAIN, seed=1)
+    net = netdef.Net.from_text(job.text, netdef.TRAIN, seed=1, keep=())
     net.blobs["data"].data[...] = job.images()
     net.blobs["label"].data[...] = job.labels()
     timed = time_net(net, iterations, lambda event: None)

@@ -100,6 +100,8 @@ def netdef_engine(job: Job) -> Callable[[], Step]:
     jit.on_compile(compiled.append)
     layer_types()  # imports them
 
+    # As the commands do it, which look at no blobs (keep).
+
     def fill(net: Any) -> None:
         net.blobs["data"].data[...] = job.images()
         if job.training:
@@ -111,12 +113,12 @@ def netdef_engine(job: Job) -> Callable[[], Step]:
             net.write_text(job.text)
             path = Path(folder) / "solver.prototxt"
             path.write_text(f'net: "{net}"\n{SOLVER}')
-            solver = Solver(path)
+            solver = Solver(path, keep=())
         fill(solver.net)
         return lambda: solver.step(1)
 
     def infer() -> Step:
-        net = netdef.Net.from_text(job.text, netdef.TEST, seed=1)
+        net = netdef.Net.from_text(job.text, netdef.TEST, seed=1, keep=())
         fill(net)
         return net.forward
 

@@ -11,12 +11,13 @@ cores, and a machine that slows down slows all of them down.
 from __future__ import annotations
 
 import multiprocessing
-import resource
 import time
 from collections.abc import Callable
 from concurrent.futures import ProcessPoolExecutor
+from contextlib import suppress
 from dataclasses import dataclass
 from multiprocessing.connection import Connection
+from pathlib import Path
 from types import TracebackType
 from typing import Any, TypeVar
 
@@ -38,8 +39,8 @@ class Started:
     """How a worker came up.
 
     ``seconds``: from the start of Python to the end of the first step, the import of the library
-    included. ``compiled``: how many kernels netdef had to compile. ``imported_bytes``: the peak of
-    resident memory after the import.
+    included. ``compiled``: how many kernels netdef had to compile. ``imported_bytes``: resident
+    memory after the import.
     """
 
     seconds: float
@@ -49,7 +50,7 @@ class Started:
 
 @dataclass(frozen=True)
 class Turn:
-    """The seconds each step took, and the peak of resident memory (bytes) so far."""
+    """The seconds each step took, and the peak of resident memory (bytes) since the import."""
 
     seconds: list[float]
     peak_bytes: int
@@ -121,7 +122,8 @@ def in_new_process(function: Callable[..., T], *arguments: Any) -> T:
 
 def _serve(pipe: Connection, job: Job) -> None:
     make = ENGINES[job.engine].engine(job)
-    imported_bytes = _peak_bytes()
+    imported_bytes = _resident("VmRSS")
+    _forget_peak()
     step = make()
     step()
     pipe.send((len(engines.compiled), imported_bytes))
@@ -138,9 +140,17 @@ def _serve(pipe: Connection, job: Job) -> None:
             now = time.perf_counter()
             taken.append(now - before)
             before = now
-        pipe.send(Turn(taken, _peak_bytes()))
+        pipe.send(Turn(taken, _resident("VmHWM")))
 
 
-def _peak_bytes() -> int:
-    # Linux counts in KiB.
-    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024
+def _forget_peak() -> None:
+    """Let the peak of resident memory begin anew: importing takes more than it leaves behind."""
+    # Not every system lets a process do that.
+    with suppress(OSError):
+        Path("/proc/self/clear_refs").write_text("5", "utf-8")
+
+
+def _resident(what: str) -> int:
+    """Bytes of resident memory: "VmRSS" now, "VmHWM" at the peak."""
+    fields = Path("/proc/self/status").read_text("utf-8").partition(f"{what}:")[2].split()
+    return int(fields[0]) * 1024
