@@ -281,6 +281,64 @@ class OptimizationDone(Event):
     early: bool = False
 
 
+@dataclass(frozen=True)
+class TimingStarted(Event):
+    """``netdef time`` is about to build its net. ``device`` names what computes."""
+
+    device: str = "CPU"
+
+
+@dataclass(frozen=True)
+class WarmedUp(Event):
+    """The net ran once, forward (with this loss) and backward; ``iterations`` timed ones follow."""
+
+    loss: float
+    iterations: int
+
+
+@dataclass(frozen=True)
+class IterationTimed(Event):
+    """Forward and backward passes number ``iteration`` (from 0) took so many seconds."""
+
+    iteration: int
+    seconds: float
+
+
+@dataclass(frozen=True)
+class Pass:
+    """One direction of a layer: mean seconds, and what it has to do (see ``netdef.cost``)."""
+
+    seconds: float
+    flops: int = 0
+    bytes: int = 0
+
+
+@dataclass(frozen=True)
+class LayerTime:
+    """What a layer took on average."""
+
+    name: str
+    type: str
+    forward: Pass
+    backward: Pass
+
+
+@dataclass(frozen=True)
+class TimingFinished(Event):
+    """The mean of ``iterations`` iterations, layer by layer, and in all.
+
+    ``forward``, ``backward``: mean seconds of a whole pass. ``total``: seconds of all iterations.
+    ``batch_size`` counts the records of one pass; 0 where that is unknown.
+    """
+
+    iterations: int
+    layers: Sequence[LayerTime]
+    forward: float
+    backward: float
+    total: float
+    batch_size: int = 0
+
+
 Listener = Callable[[Event], None]
 
 

@@ -51,6 +51,7 @@ ROOMS = {
     "describe": "memory plan blob",
     "arena": "memory plan blob",
     "program": "arena memory plan layer kernels rng fillers blob errors events",
+    "cost": "memory plan proto",
     # Files of parameters.
     "weights": "hdf5 blob errors proto",
     "snapshot": "weights hdf5 blob files errors proto",
@@ -59,14 +60,15 @@ ROOMS = {
     " blob errors events proto",
     "testing": "net layer prototxt jit blob errors proto",
     "evaluate": "net prototxt blob errors events proto",
+    "timing": "net program cost plan prototxt events proto",
     "solvers": "jit kernels prototxt blob errors proto",
     "solver": "net solvers schedule upgrade prototxt weights snapshot kernels jit rng"
     " blob errors events proto",
     # What is said of all of it.
     "reference": "solvers layer schedule fillers prototxt proto",
     "sinks": "plan prototxt errors events proto",
-    "cli": "netdef solver solvers evaluate net describe memory plan graph layer upgrade prototxt"
-    " schedule weights snapshot data sinks reference jit blob files errors events proto",
+    "cli": "netdef solver solvers evaluate timing net describe memory plan graph layer upgrade"
+    " prototxt schedule weights snapshot data sinks reference jit blob files errors events proto",
     "__main__": "cli",
 }
 

@@ -16,7 +16,7 @@ from netdef import events
 from netdef.proto import netdef_pb2 as pb
 from netdef.prototxt import to_text
 from netdef.sinks.stream import Stream
-from netdef.sinks.text import number, output_lines
+from netdef.sinks.text import layer_table, number, output_lines
 
 if TYPE_CHECKING:
     from netdef.plan import LayerPlan, Plan
@@ -122,6 +122,21 @@ def lines(event: events.Event) -> Iterator[Line]:
             yield Line("caffe.cpp:309", f"Loss: {number(loss)}")
             for text in output_lines(outputs):
                 yield Line("caffe.cpp:321", text.partition(": ")[2])
+        case events.TimingStarted(device):
+            yield Line("caffe.cpp:352", f"Use {device}.")
+        case events.WarmedUp(loss, iterations):
+            yield Line("caffe.cpp:360", "Performing Forward")
+            yield Line("caffe.cpp:365", f"Initial loss: {number(loss)}")
+            yield Line("caffe.cpp:366", "Performing Backward")
+            yield Line("caffe.cpp:374", "*** Benchmark begins ***")
+            yield Line("caffe.cpp:375", f"Testing for {iterations} iterations.")
+        case events.IterationTimed(iteration, seconds):
+            time = number(1e3 * seconds)
+            yield Line(
+                "caffe.cpp:403", f"Iteration: {iteration + 1} forward-backward time: {time} ms."
+            )
+        case events.TimingFinished():
+            yield from _timed(event)
         case events.TestStarted():
             yield Line(
                 "solver.cpp:347", f"Iteration {event.iteration}, Testing net (#{event.index})"
@@ -184,6 +199,28 @@ def _displayed(event: events.IterationDone) -> Iterator[Line]:
     )
     for text in output_lines(event.outputs):
         yield Line("solver.cpp:258", f"    Train net output {text}")
+
+
+def _timed(event: events.TimingFinished) -> Iterator[Line]:
+    yield Line("caffe.cpp:406", "Average time per layer: ")
+    for layer in event.layers:
+        for origin, direction, seconds in (
+            ("caffe.cpp:409", "forward", layer.forward.seconds),
+            ("caffe.cpp:412", "backward", layer.backward.seconds),
+        ):
+            yield Line(origin, f"{layer.name:>10}\t{direction}: {number(1e3 * seconds)} ms.")
+    mean = event.total / event.iterations
+    for origin, what, seconds in (
+        ("caffe.cpp:417", "Average Forward pass", event.forward),
+        ("caffe.cpp:419", "Average Backward pass", event.backward),
+        ("caffe.cpp:421", "Average Forward-Backward", mean),
+        ("caffe.cpp:423", "Total Time", event.total),
+    ):
+        yield Line(origin, f"{what}: {number(1e3 * seconds)} ms.")
+    yield Line("caffe.cpp:424", "*** Benchmark ends ***")
+    # What Caffe does not tell.
+    for text in layer_table(event.layers):
+        yield Line(OURS, text)
 
 
 def _writing(path: str, kind: str, format: str) -> Line:

@@ -4,7 +4,7 @@ Each object has ``type``, the event's class name in snake case (``iteration_done
 seconds since 1970, and the event's fields under their own names (see :mod:`netdef.events`):
 
 * numbers have full precision; one that is not finite (nan, inf) is null
-* outputs are objects ``{"name", "values", "loss_weight"}``
+* outputs are objects ``{"name", "values", "loss_weight"}``, and so is whatever else has fields
 * a solver or a net definition is a string in prototxt
 * a plan is an object ``{"name", "phase", "layers", "outputs"}``, each layer
   ``{"name", "type", "bottoms", "tops", "top_shapes"}``
@@ -31,7 +31,7 @@ from typing import TYPE_CHECKING, Any, TextIO
 import numpy as np
 from google.protobuf.message import Message
 
-from netdef.events import Event, Output
+from netdef.events import Event
 from netdef.proto import netdef_pb2 as pb
 from netdef.prototxt import to_text
 from netdef.sinks.stream import Stream
@@ -81,11 +81,9 @@ def _plain(value: Any) -> Any:
         return value if math.isfinite(value) else None
     if isinstance(value, Message):
         return to_text(value)
-    if isinstance(value, Output):
+    if dataclasses.is_dataclass(value):
         return {
-            "name": value.name,
-            "values": [_plain(v) for v in value.values],
-            "loss_weight": _plain(value.loss_weight),
+            field.name: _plain(getattr(value, field.name)) for field in dataclasses.fields(value)
         }
     return [_plain(item) for item in value]
 

@@ -18,7 +18,7 @@ from rich.text import Text
 
 from netdef import events
 from netdef.sinks.stream import Stream
-from netdef.sinks.text import evaluation_lines, number, scores, summary
+from netdef.sinks.text import evaluation_lines, number, scores, summary, timing_lines
 
 #: Redraws a second. Events only leave numbers behind; drawing them is another thread's work.
 REDRAWS = 8
@@ -83,6 +83,10 @@ class Progress:
                 if not event.interrupted:
                     self._tests[event.index] = event
                     line.score = scores(event).partition(",")[0]
+            case events.WarmedUp(_, iterations):
+                line.time(iterations)
+            case events.IterationTimed(iteration):
+                line.batch = iteration + 1
             case events.SnapshotWriting(path):
                 line.status = f"writing {path}"
             case events.SolveFinished():
@@ -113,6 +117,8 @@ class Progress:
                 yield f"resuming at iteration {event.iteration} from {event.path}", ""
             case events.SolveStarted():
                 yield f"training {event.net or 'net'} to iteration {event.max_iter}", "bold"
+            case events.TimingFinished():
+                yield from ((text, "") for text in timing_lines(event))
             case events.EvaluationFinished():
                 yield from ((text, "green") for text in evaluation_lines(event))
             case events.TestFinished(interrupted=True):
@@ -169,6 +175,8 @@ class _Line:
         self._max_iter = 0
         self._batch_size = 0
         self._testing = False
+        #: What is counted while something other than training goes on.
+        self._label, self._unit = "test ", "batches"
         self._began = time.monotonic()
         #: When and where the first iteration ended: compiling before it would spoil the forecast.
         self._first: tuple[float, int] | None = None
@@ -196,6 +204,13 @@ class _Line:
         self._batches = event.batches
         self._speed.pause()
 
+    def time(self, iterations: int) -> None:
+        """Passes are timed, so many of them."""
+        self._testing = True
+        self._label, self._unit = "time ", "iterations"
+        self.status = ""
+        self._batches = iterations
+
     def trained(self) -> None:
         """A test has ended."""
         self._testing = False
@@ -215,12 +230,12 @@ class _Line:
             yield grid
             return
         if self._testing:
-            label, done, total = "test ", self.batch, self._batches
+            label, done, total = self._label, self.batch, self._batches
         else:
             label, done, total = "train", self._iteration, self._max_iter
             self._speed.sample(time.monotonic(), self._iteration)
         room = width - len(label) - 1
-        position = f"{done}/{total}" + (" batches" if self._testing else "")
+        position = f"{done}/{total}" + (f" {self._unit}" if self._testing else "")
         text = self._facts(position, room - NARROWEST_BAR - 1)
         bar = min(room - len(text) - 1, WIDEST_BAR)
         cells: list[Text | ProgressBar] = [Text(label)]

@@ -7,7 +7,7 @@ from typing import TextIO
 
 from netdef import events
 from netdef.sinks.stream import Stream
-from netdef.sinks.text import evaluation_lines, summary
+from netdef.sinks.text import evaluation_lines, summary, timing_lines
 
 
 class Quiet:
@@ -30,6 +30,9 @@ class Quiet:
                 self._tests[event.index] = event
             case events.EvaluationFinished():
                 for line in evaluation_lines(event):
+                    self._print(line)
+            case events.TimingFinished():
+                for line in timing_lines(event):
                     self._print(line)
             case events.SolveFinished():
                 self._end = event

@@ -7,7 +7,18 @@ from collections.abc import Iterable, Iterator, Mapping
 
 import numpy as np
 
-from netdef.events import EvaluationFinished, Output, SolveFinished, TestFinished
+from netdef.events import (
+    EvaluationFinished,
+    LayerTime,
+    Output,
+    Pass,
+    SolveFinished,
+    TestFinished,
+    TimingFinished,
+)
+
+#: Between the columns of a table.
+SEPARATOR = "  "
 
 
 def number(value: float) -> str:
@@ -71,3 +82,42 @@ def evaluation_lines(result: EvaluationFinished) -> Iterator[str]:
         yield text.partition(": ")[2].partition(" (*")[0]
     if len(losses) > 1 or any(output.loss_weight != 1 for output in losses):
         yield f"loss in all = {number(result.loss)}"
+
+
+def layer_table(layers: Iterable[LayerTime]) -> Iterator[str]:
+    """A table with a line for each layer: its time forward and backward, rates, and share."""
+    timed = list(layers)
+    whole = sum(layer.forward.seconds + layer.backward.seconds for layer in timed)
+    names = ("forward ms", "GFLOP/s", "GB/s", "backward ms", "GFLOP/s", "GB/s", "share")
+    rows = [("layer", "type", *names)]
+    for layer in timed:
+        seconds = layer.forward.seconds + layer.backward.seconds
+        share = f"{100 * seconds / whole:.1f} %" if whole else "-"
+        cells = (*_pass_cells(layer.forward), *_pass_cells(layer.backward))
+        rows.append((layer.name, layer.type, *cells, share))
+    widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
+    for row in rows:
+        texts = [cell.ljust(width) for cell, width in zip(row[:2], widths[:2], strict=True)]
+        values = [cell.rjust(width) for cell, width in zip(row[2:], widths[2:], strict=True)]
+        yield SEPARATOR.join([*texts, *values])
+
+
+def _pass_cells(one: Pass) -> tuple[str, str, str]:
+    """Milliseconds, GFLOP/s and GB/s; a dash for what a layer does not do."""
+    rates = [
+        f"{n / one.seconds / 1e9:.1f}" if n and one.seconds else "-" for n in (one.flops, one.bytes)
+    ]
+    return f"{1e3 * one.seconds:.3f}", rates[0], rates[1]
+
+
+def timing_lines(result: TimingFinished) -> Iterator[str]:
+    """The table of layers, and a line about whole passes."""
+    yield from layer_table(result.layers)
+    mean = result.total / result.iterations
+    line = (
+        f"forward {number(1e3 * result.forward)} ms, backward {number(1e3 * result.backward)} ms, "
+        f"together {number(1e3 * mean)} ms; mean of {result.iterations} iterations"
+    )
+    if result.batch_size and mean:
+        line += f", {number(result.batch_size / mean)} records/s"
+    yield line

@@ -1,6 +1,6 @@
-"""What can run a net: netdef, PyTorch in either memory format.
+"""What can run a net: netdef, PyTorch in either memory format, ONNX Runtime.
 
-An engine is built for one :class:`Job` in a process of its own (see ``workers``), and then takes
+An engine is made for one :class:`Job` in a process of its own (see ``workers``), and then takes
 step after step: one training step, or one batch inferred. It imports its library when it is made,
 so that no library is in the process of another.
 """
@@ -8,15 +8,19 @@ so that no library is in the process of another.
 from __future__ import annotations
 
 import importlib.util
+import os
 import tempfile
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
 from yardstick.nets import NETS, YardNet
+
+if TYPE_CHECKING:
+    from netdef.plan import Plan
 
 #: What is measured: a training step; a forward pass; a forward pass of one image.
 WHAT = ("train", "infer", "infer1")
@@ -32,13 +36,15 @@ type: "SGD" random_seed: 1 snapshot_after_train: false
 
 @dataclass(frozen=True)
 class Job:
-    """What one worker does."""
+    """What one worker does. ``cache``: where netdef keeps compiled kernels; else where it always
+    does."""
 
     engine: str
     net: str
     what: str
     batch: int
     threads: int
+    cache: str = ""
 
     @property
     def yard_net(self) -> YardNet:
@@ -60,6 +66,16 @@ class Job:
     def labels(self) -> np.ndarray[Any, np.dtype[np.int64]]:
         return np.random.default_rng(2).integers(0, self.yard_net.classes, self.batch)
 
+    def plan(self) -> Plan:
+        """The plan of its net, with nothing allocated."""
+        from netdef import graph, prototxt
+        from netdef.plan import plan
+        from netdef.proto import netdef_pb2 as pb
+
+        message = prototxt.parse(self.text, pb.NetParameter).message
+        state = pb.NetState(phase=pb.TRAIN if self.training else pb.TEST)
+        return plan(graph.split(graph.keep(message, state)))
+
 
 #: One step of the job.
 Step = Callable[[], Any]
@@ -67,13 +83,24 @@ Step = Callable[[], Any]
 #: Imports the library; the function it returns makes the net.
 Engine = Callable[[Job], Callable[[], Step]]
 
+#: The kernels that netdef has compiled in this process.
+compiled: list[str] = []
+
 
 def netdef_engine(job: Job) -> Callable[[], Step]:
+    if job.cache:
+        os.environ["NETDEF_CACHE_DIR"] = job.cache
+
     import netdef
     from netdef import jit
+    from netdef.layer import layer_types
     from netdef.solver import Solver
 
     jit.set_num_threads(job.threads)
+    jit.on_compile(compiled.append)
+    layer_types()  # imports them
+
+    # As the commands do it, which look at no blobs (keep).
 
     def fill(net: Any) -> None:
         net.blobs["data"].data[...] = job.images()
@@ -82,28 +109,29 @@ def netdef_engine(job: Job) -> Callable[[], Step]:
 
     def train() -> Step:
         with tempfile.TemporaryDirectory() as folder:
+            net = Path(folder) / "net.prototxt"
+            net.write_text(job.text)
             path = Path(folder) / "solver.prototxt"
-            path.with_name("net.prototxt").write_text(job.text)
-            path.write_text(f'net: "{path.with_name("net.prototxt")}"\n{SOLVER}')
-            solver = Solver(path)
+            path.write_text(f'net: "{net}"\n{SOLVER}')
+            solver = Solver(path, keep=())
         fill(solver.net)
         return lambda: solver.step(1)
 
     def infer() -> Step:
-        net = netdef.Net.from_text(job.text, netdef.TEST, seed=1)
+        net = netdef.Net.from_text(job.text, netdef.TEST, seed=1, keep=())
         fill(net)
         return net.forward
 
     return train if job.training else infer
 
 
-def torch_engine(job: Job, channels_last: bool = False) -> Callable[[], Step]:
+def torch_engine(
+    job: Job, channels_last: bool = False, fused: bool | None = None
+) -> Callable[[], Step]:
+    """``fused``: update all terms of a parameter in one pass, which PyTorch does when asked."""
     # Before netdef, which tells the OpenMP library how long to spin.
     import torch
 
-    from netdef import graph, prototxt
-    from netdef.plan import plan
-    from netdef.proto import netdef_pb2 as pb
     from yardstick.twin import parameter_groups, twin
 
     torch.set_num_threads(job.threads)
@@ -111,10 +139,8 @@ def torch_engine(job: Job, channels_last: bool = False) -> Callable[[], Step]:
     form = torch.channels_last if channels_last else torch.contiguous_format
 
     def make() -> Step:
-        state = pb.NetState(phase=pb.TRAIN if job.training else pb.TEST)
-        message = prototxt.parse(job.text, pb.NetParameter).message
-        planned = plan(graph.split(graph.keep(message, state)))
-        model: Any = twin(planned)
+        plan = job.plan()
+        model: Any = twin(plan)
         model = model.to(memory_format=form)
         images = torch.from_numpy(job.images()).to(memory_format=form)
 
@@ -125,9 +151,8 @@ def torch_engine(job: Job, channels_last: bool = False) -> Callable[[], Step]:
         if not job.training:
             return infer
         labels = torch.from_numpy(job.labels())
-        optimizer = torch.optim.SGD(
-            parameter_groups(planned, model, RATE, DECAY), lr=RATE, momentum=MOMENTUM
-        )
+        groups = parameter_groups(plan, model, RATE, DECAY)
+        optimizer = torch.optim.SGD(groups, lr=RATE, momentum=MOMENTUM, fused=fused)
 
         def train() -> None:
             optimizer.zero_grad(set_to_none=True)
@@ -139,26 +164,60 @@ def torch_engine(job: Job, channels_last: bool = False) -> Callable[[], Step]:
     return make
 
 
-def torch_channels_last_engine(job: Job) -> Callable[[], Step]:
+def torch_nhwc_engine(job: Job) -> Callable[[], Step]:
     return torch_engine(job, channels_last=True)
+
+
+def torch_fused_engine(job: Job) -> Callable[[], Step]:
+    return torch_engine(job, channels_last=True, fused=True)
+
+
+def onnx_engine(job: Job) -> Callable[[], Step]:
+    import onnxruntime
+
+    import netdef
+    from yardstick.onnx_twin import onnx_twin
+
+    def make() -> Step:
+        net = netdef.Net.from_text(job.text, netdef.TEST, seed=1)
+        options = onnxruntime.SessionOptions()
+        options.intra_op_num_threads = job.threads
+        options.inter_op_num_threads = 1
+        session = onnxruntime.InferenceSession(
+            onnx_twin(net.plan, net.params), options, providers=["CPUExecutionProvider"]
+        )
+        images = {"data": job.images()}
+        return lambda: session.run(None, images)
+
+    return make
 
 
 @dataclass(frozen=True)
 class Contestant:
-    """An engine, what tables call it, and what it needs installed."""
+    """An engine, what tables call it, the packages it needs, and which of ``WHAT`` it does."""
 
     title: str
     engine: Engine
-    package: str
+    packages: tuple[str, ...]
     does: tuple[str, ...] = WHAT
 
     @property
-    def installed(self) -> bool:
-        return importlib.util.find_spec(self.package) is not None
+    def missing(self) -> list[str]:
+        """The packages that are not installed."""
+        return [name for name in self.packages if importlib.util.find_spec(name) is None]
 
 
 ENGINES = {
-    "netdef": Contestant("netdef", netdef_engine, "netdef"),
-    "torch": Contestant("PyTorch, NCHW", torch_engine, "torch"),
-    "torch-nhwc": Contestant("PyTorch, channels_last", torch_channels_last_engine, "torch"),
+    "netdef": Contestant("netdef", netdef_engine, ("netdef",)),
+    "torch": Contestant("PyTorch NCHW", torch_engine, ("torch",)),
+    "torch-nhwc": Contestant("PyTorch NHWC", torch_nhwc_engine, ("torch",)),
+    "torch-fused": Contestant(
+        "PyTorch NHWC, fused SGD", torch_fused_engine, ("torch",), ("train",)
+    ),
+    "onnxruntime": Contestant(
+        "ONNX Runtime", onnx_engine, ("onnxruntime", "onnx"), ("infer", "infer1")
+    ),
 }
+
+#: The two memory formats of PyTorch, with its optimizer as it comes.
+FORMATS = ("torch", "torch-nhwc")

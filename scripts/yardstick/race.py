@@ -3,13 +3,12 @@
 from __future__ import annotations
 
 import statistics
-import sys
 from collections.abc import Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass
 
 from yardstick.engines import Job
-from yardstick.workers import Started, Worker
+from yardstick.workers import warm_worker
 
 #: How often everybody gets a turn, unless there is no time for it.
 ROUNDS = 5
@@ -17,19 +16,16 @@ ROUNDS = 5
 
 @dataclass(frozen=True)
 class Result:
-    """What one engine took for a job: the seconds of every step, and how it came up."""
+    """What one engine took for a job: seconds of every step; bytes of memory at its peak, less what
+    its imports took."""
 
     job: Job
     seconds: list[float]
-    started: Started
+    memory: int
 
     @property
     def median(self) -> float:
         return statistics.median(self.seconds)
-
-    @property
-    def fastest(self) -> float:
-        return min(self.seconds)
 
 
 def race(jobs: Sequence[Job], seconds: float, iterations: int | None = None) -> list[Result]:
@@ -39,21 +35,19 @@ def race(jobs: Sequence[Job], seconds: float, iterations: int | None = None) -> 
     counted: libraries choose their algorithms in it.
     """
     taken: list[list[float]] = [[] for _ in jobs]
+    peaks = [0] * len(jobs)
     with ExitStack() as stack:
-        workers = [stack.enter_context(Worker(job)) for job in jobs]
+        workers = [stack.enter_context(warm_worker(job)) for job in jobs]
         for worker in workers:
             worker.turn(seconds / ROUNDS / 2)
         while any(sum(one) < seconds and len(one) != iterations for one in taken):
-            for worker, one in zip(workers, taken, strict=True):
-                left = None if iterations is None else iterations - len(one)
-                if sum(one) < seconds and left != 0:
-                    one += worker.turn(seconds / ROUNDS, left).seconds
+            for i, worker in enumerate(workers):
+                left = None if iterations is None else iterations - len(taken[i])
+                if sum(taken[i]) < seconds and left != 0:
+                    turn = worker.turn(seconds / ROUNDS, left)
+                    taken[i] += turn.seconds
+                    peaks[i] = turn.peak_bytes
         return [
-            Result(worker.job, one, worker.started)
-            for worker, one in zip(workers, taken, strict=True)
+            Result(worker.job, taken[i], peaks[i] - worker.started.imported_bytes)
+            for i, worker in enumerate(workers)
         ]
-
-
-def tell(text: str) -> None:
-    """Say on stderr what is going on."""
-    print(text, file=sys.stderr, flush=True)

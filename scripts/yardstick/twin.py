@@ -19,6 +19,7 @@ from torch.nn import functional as F
 from netdef.blob import Blob
 from netdef.plan import LayerPlan, Plan
 from netdef.proto import netdef_pb2 as pb
+from yardstick.options import must, pair, scale_behind
 
 
 def twin(plan: Plan, params: Mapping[str, Sequence[Blob]] | None = None) -> fx.GraphModule:
@@ -66,7 +67,7 @@ class _Writer:
             if write is None:
                 raise NotImplementedError(f"{layer.type} has no counterpart in PyTorch")
             if layer.type == "BatchNorm":
-                write(layer, _scale_behind(layers, number))
+                write(layer, scale_behind(layers, number))
             else:
                 write(layer)
         self.graph.output(self._result())
@@ -131,10 +132,10 @@ class _Writer:
         module = nn.Conv2d(
             channels,
             p.num_output,
-            _pair(p, "kernel_size", 1),
-            stride=_pair(p, "stride", 1),
-            padding=_pair(p, "pad", 0),
-            dilation=_pair(p, "dilation", 1),
+            pair(p, "kernel_size"),
+            stride=pair(p, "stride"),
+            padding=pair(p, "pad"),
+            dilation=pair(p, "dilation"),
             groups=p.group,
             bias=p.bias_term,
         )
@@ -143,7 +144,7 @@ class _Writer:
 
     def _innerproduct(self, layer: LayerPlan) -> None:
         p = layer.layer.config
-        _must(layer, p.axis == 1 and not p.transpose, "axis and transpose")
+        must(layer, p.axis == 1 and not p.transpose, "axis and transpose")
         (x,) = self._bottoms(layer)
         if len(layer.bottom_shapes[0]) > 2:
             x = self._call(torch.flatten, x, 1)
@@ -152,19 +153,19 @@ class _Writer:
         self._module(layer, module, x)
 
     def _relu(self, layer: LayerPlan) -> None:
-        _must(layer, layer.layer.config.negative_slope == 0, "negative_slope")
+        must(layer, layer.layer.config.negative_slope == 0, "negative_slope")
         self._module(layer, nn.ReLU(inplace=layer.in_place[0]))
 
     def _pooling(self, layer: LayerPlan) -> None:
         p = layer.layer.config
         (_, _, height, width), (_, _, *pooled) = layer.bottom_shapes[0], layer.top_shapes[0]
-        kernel = (height, width) if p.global_pooling else _pair(p, "kernel", 1, "kernel_size")
-        stride, pad = _pair(p, "stride", 1), _pair(p, "pad", 0)
+        kernel = (height, width) if p.global_pooling else pair(p, "kernel_size")
+        stride, pad = pair(p, "stride"), pair(p, "pad")
         module: nn.Module
         if p.pool == pb.PoolingParameter.MAX:
             module = nn.MaxPool2d(kernel, stride, pad, ceil_mode=True)
         else:
-            _must(layer, p.pool == pb.PoolingParameter.AVE, "pool")
+            must(layer, p.pool == pb.PoolingParameter.AVE, "pool")
             # Both count padding in the divisor, and both cut the last window off at its end.
             module = nn.AvgPool2d(kernel, stride, pad, ceil_mode=True, count_include_pad=True)
             if kernel == (height, width) and pooled == [1, 1] and pad == (0, 0):
@@ -174,7 +175,7 @@ class _Writer:
     def _lrn(self, layer: LayerPlan) -> None:
         p = layer.layer.config
         across = p.norm_region == pb.LRNParameter.ACROSS_CHANNELS
-        _must(layer, across, "norm_region")
+        must(layer, across, "norm_region")
         self._module(layer, nn.LocalResponseNorm(p.local_size, p.alpha, p.beta, p.k))
 
     def _batchnorm(self, layer: LayerPlan, scale: LayerPlan | None) -> None:
@@ -201,13 +202,13 @@ class _Writer:
 
     def _scale(self, layer: LayerPlan) -> None:
         # The BatchNorm before it has done this, and its twin has the value.
-        _must(layer, layer.name in self.merged, "a Scale that follows no BatchNorm")
+        must(layer, layer.name in self.merged, "a Scale that follows no BatchNorm")
         self._set(layer, self.values[layer.bottoms[0]])
 
     def _eltwise(self, layer: LayerPlan) -> None:
         p = layer.layer.config
         plain = p.operation == pb.EltwiseParameter.SUM and all(c == 1 for c in p.coeff)
-        _must(layer, plain, "operation and coeff")
+        must(layer, plain, "operation and coeff")
         first, *rest = self._bottoms(layer)
         for value in rest:
             first = self._call(torch.add, first, value)
@@ -227,33 +228,7 @@ class _Writer:
 
     def _softmaxwithloss(self, layer: LayerPlan) -> None:
         p = layer.layer.message.loss_param
-        _must(layer, not p.ListFields(), "loss_param")
+        must(layer, not p.ListFields(), "loss_param")
         loss = self._call(F.cross_entropy, *self._bottoms(layer))
         self._set(layer, loss)
         self.losses.append((loss, layer.loss_weights[0]))
-
-
-def _scale_behind(layers: Sequence[LayerPlan], number: int) -> LayerPlan | None:
-    following = layers[number + 1 : number + 2]
-    top = layers[number].tops[0]
-    if following and following[0].type == "Scale" and following[0].bottoms == (top,):
-        p = following[0].layer.config
-        _must(following[0], p.axis == 1 and p.num_axes == 1 and p.bias_term, "its options")
-        return following[0]
-    return None
-
-
-def _must(layer: LayerPlan, held: bool, what: str) -> None:
-    if not held:
-        raise NotImplementedError(f'layer "{layer.name}": {what} has no counterpart in PyTorch')
-
-
-def _pair(p: Any, name: str, default: int, plain: str = "") -> tuple[int, int]:
-    """An option that both axes share, or that each has for itself."""
-    each = name.partition("_")[0]
-    if hasattr(p, f"{each}_h") and (p.HasField(f"{each}_h") or p.HasField(f"{each}_w")):
-        return getattr(p, f"{each}_h"), getattr(p, f"{each}_w")
-    value = getattr(p, plain or name)
-    values = [value] if isinstance(value, int) else list(value) or [default]
-    height, width = values * 2 if len(values) == 1 else values
-    return height, width

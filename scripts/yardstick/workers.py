@@ -11,36 +11,49 @@ cores, and a machine that slows down slows all of them down.
 from __future__ import annotations
 
 import multiprocessing
-import resource
 import time
+from collections.abc import Callable
+from concurrent.futures import ProcessPoolExecutor
+from contextlib import suppress
 from dataclasses import dataclass
 from multiprocessing.connection import Connection
+from pathlib import Path
 from types import TracebackType
-from typing import Any
+from typing import Any, TypeVar
 
+from yardstick import engines
 from yardstick.engines import ENGINES, Job
+
+T = TypeVar("T")
+
+# A worker begins with an empty interpreter, not with what is loaded here.
+_context = multiprocessing.get_context("spawn")
+
+
+class WorkerError(Exception):
+    """A worker did not come up, or ended before its time."""
 
 
 @dataclass(frozen=True)
 class Started:
-    """How a worker came up: seconds, and the peak of resident memory (bytes) after the import."""
+    """How a worker came up.
 
-    import_seconds: float
-    build_seconds: float
-    first_step_seconds: float
+    ``seconds``: from the start of Python to the end of the first step, the import of the library
+    included. ``compiled``: how many kernels netdef had to compile. ``imported_bytes``: resident
+    memory after the import.
+    """
+
+    seconds: float
+    compiled: int
     imported_bytes: int
 
 
 @dataclass(frozen=True)
 class Turn:
-    """The seconds each step took, and the peak of resident memory (bytes) so far."""
+    """The seconds each step took, and the peak of resident memory (bytes) since the import."""
 
     seconds: list[float]
     peak_bytes: int
-
-
-class WorkerError(Exception):
-    """A worker did not come up, or ended before its time."""
 
 
 class Worker:
@@ -49,13 +62,13 @@ class Worker:
     def __init__(self, job: Job) -> None:
         """Start it, build its net and take the first step. Raises WorkerError."""
         self.job = job
-        # "spawn": a worker begins with an empty interpreter, not with what is loaded here.
-        context = multiprocessing.get_context("spawn")
-        self._pipe, far_end = context.Pipe()
-        self._process = context.Process(target=_serve, args=(far_end, job), daemon=True)
+        begun = time.perf_counter()
+        self._pipe, far_end = _context.Pipe()
+        self._process = _context.Process(target=_serve, args=(far_end, job), daemon=True)
         self._process.start()
         far_end.close()
-        self.started: Started = self._receive()
+        compiled, imported_bytes = self._receive()
+        self.started = Started(time.perf_counter() - begun, compiled, imported_bytes)
 
     def turn(self, seconds: float, at_most: int | None = None) -> Turn:
         """Take steps for about ``seconds``, one at least, and ``at_most`` so many."""
@@ -89,16 +102,31 @@ class Worker:
             ) from None
 
 
+def warm_worker(job: Job) -> Worker:
+    """A worker that has compiled nothing: compiling takes memory of its own, and leaves it behind.
+
+    Where kernels were not in the cache yet, they are after the first start.
+    """
+    worker = Worker(job)
+    if worker.started.compiled:
+        worker.close()
+        worker = Worker(job)
+    return worker
+
+
+def in_new_process(function: Callable[..., T], *arguments: Any) -> T:
+    """What ``function``, which stands at module level, returns in a process of its own."""
+    with ProcessPoolExecutor(1, _context) as pool:
+        return pool.submit(function, *arguments).result()
+
+
 def _serve(pipe: Connection, job: Job) -> None:
-    begun = time.perf_counter()
     make = ENGINES[job.engine].engine(job)
-    imported = time.perf_counter()
-    imported_bytes = _peak_bytes()
+    imported_bytes = _resident("VmRSS")
+    _forget_peak()
     step = make()
-    built = time.perf_counter()
     step()
-    stepped = time.perf_counter()
-    pipe.send(Started(imported - begun, built - imported, stepped - built, imported_bytes))
+    pipe.send((len(engines.compiled), imported_bytes))
     while True:
         try:
             seconds, at_most = pipe.recv()
@@ -112,9 +140,17 @@ def _serve(pipe: Connection, job: Job) -> None:
             now = time.perf_counter()
             taken.append(now - before)
             before = now
-        pipe.send(Turn(taken, _peak_bytes()))
+        pipe.send(Turn(taken, _resident("VmHWM")))
 
 
-def _peak_bytes() -> int:
-    # Linux counts in KiB.
-    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024
+def _forget_peak() -> None:
+    """Let the peak of resident memory begin anew: importing takes more than it leaves behind."""
+    # Not every system lets a process do that.
+    with suppress(OSError):
+        Path("/proc/self/clear_refs").write_text("5", "utf-8")
+
+
+def _resident(what: str) -> int:
+    """Bytes of resident memory: "VmRSS" now, "VmHWM" at the peak."""
+    fields = Path("/proc/self/status").read_text("utf-8").partition(f"{what}:")[2].split()
+    return int(fields[0]) * 1024

@@ -101,7 +101,7 @@ class Cli:
     def invoke(self, *arguments: object, log: str = "quiet", **options: Any) -> Result:
         """Run a command in this process."""
         words = [str(argument) for argument in arguments]
-        if words[:1] in (["train"], ["test"]):
+        if words[:1] in (["train"], ["test"], ["time"]):
             words += ["--log-format", log]
         return CliRunner().invoke(main, words, **options)
 

@@ -296,3 +296,49 @@ def test_shared_parameters_and_inner_layers() -> None:
     assert "origin" not in text
     assert text.count("layer_factory.hpp:77] Creating layer b\n") == 2
     assert "] Sharing parameters 'w' owned by layer 'a', param index 0\n" in text
+
+
+def test_timing() -> None:
+    layers = [
+        events.LayerTime("data", "Input", events.Pass(1.5e-6), events.Pass(0.0)),
+        events.LayerTime(
+            "inception_3a/1x1",
+            "Convolution",
+            events.Pass(0.0125, 10**9, 10**6),
+            events.Pass(0.0301234567, 2 * 10**9, 10**6),
+        ),
+    ]
+    text = log(
+        events.TimingStarted(),
+        events.WarmedUp(2.302585, 2),
+        events.IterationTimed(0, 0.0425),
+        events.IterationTimed(1, 0.04),
+        events.TimingFinished(2, layers, 0.0125, 0.030125, 0.0852, 16),
+    )
+    # As tools/caffe.cpp of Caffe 1.0 words it; then what it does not tell.
+    assert text == (
+        "I caffe.cpp:352] Use CPU.\n"
+        "I caffe.cpp:360] Performing Forward\n"
+        "I caffe.cpp:365] Initial loss: 2.30259\n"
+        "I caffe.cpp:366] Performing Backward\n"
+        "I caffe.cpp:374] *** Benchmark begins ***\n"
+        "I caffe.cpp:375] Testing for 2 iterations.\n"
+        "I caffe.cpp:403] Iteration: 1 forward-backward time: 42.5 ms.\n"
+        "I caffe.cpp:403] Iteration: 2 forward-backward time: 40 ms.\n"
+        "I caffe.cpp:406] Average time per layer: \n"
+        "I caffe.cpp:409]       data\tforward: 0.0015 ms.\n"
+        "I caffe.cpp:412]       data\tbackward: 0 ms.\n"
+        "I caffe.cpp:409] inception_3a/1x1\tforward: 12.5 ms.\n"
+        "I caffe.cpp:412] inception_3a/1x1\tbackward: 30.1235 ms.\n"
+        "I caffe.cpp:417] Average Forward pass: 12.5 ms.\n"
+        "I caffe.cpp:419] Average Backward pass: 30.125 ms.\n"
+        "I caffe.cpp:421] Average Forward-Backward: 42.6 ms.\n"
+        "I caffe.cpp:423] Total Time: 85.2 ms.\n"
+        "I caffe.cpp:424] *** Benchmark ends ***\n"
+        "I netdef:0] layer             type         "
+        "forward ms  GFLOP/s  GB/s  backward ms  GFLOP/s  GB/s    share\n"
+        "I netdef:0] data              Input        "
+        "     0.002        -     -        0.000        -     -    0.0 %\n"
+        "I netdef:0] inception_3a/1x1  Convolution  "
+        "    12.500     80.0   0.1       30.123     66.4   0.0  100.0 %\n"
+    )

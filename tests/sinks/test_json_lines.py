@@ -81,3 +81,16 @@ def test_text_of_any_script_stays_on_one_line() -> None:
     note, line = objects(events.Note("训练\nдальше"), events.KernelCompiled("gemm"))
     assert note["text"] == "训练\nдальше"
     assert line["type"] == "kernel_compiled"
+
+
+def test_what_has_fields_is_an_object() -> None:
+    layer = events.LayerTime("ip", "InnerProduct", events.Pass(0.5, 10, 20), events.Pass(math.inf))
+    (shown,) = objects(events.TimingFinished(1, [layer], 0.5, 0.0, 0.5))
+    assert shown["layers"] == [
+        {
+            "name": "ip",
+            "type": "InnerProduct",
+            "forward": {"seconds": 0.5, "flops": 10, "bytes": 20},
+            "backward": {"seconds": None, "flops": 0, "bytes": 0},
+        }
+    ]

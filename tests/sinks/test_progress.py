@@ -152,6 +152,29 @@ def test_line_tells_the_less_the_narrower_it_is() -> None:
     assert "100/200" in drawn(line, 20)
 
 
+def test_line_while_layers_are_timed() -> None:
+    line = _Line()
+    line.time(50)
+    line.batch = 20
+    text = drawn(line, 60)
+    assert text.startswith("time ")
+    assert "20/50 iterations" in text
+
+
+def test_timing_leaves_its_table() -> None:
+    layer = events.LayerTime("conv1", "Convolution", events.Pass(0.5, 10, 10), events.Pass(0.25))
+
+    def act(sink: Any) -> None:
+        sink(events.TimingStarted())
+        sink(events.WarmedUp(0.5, 2))
+        sink(events.IterationTimed(0, 1.0))
+        sink(events.TimingFinished(2, [layer], 0.5, 0.25, 1.5))
+
+    text = plain(on_terminal(act))
+    assert re.search(r"conv1  Convolution +500.000 ", text), text
+    assert "forward 500 ms, backward 250 ms, together 750 ms" in text
+
+
 @pytest.mark.parametrize(
     ("seconds", "text"),
     [(0, "0:00:00"), (62.9, "0:01:02"), (3600, "1:00:00"), (86399, "23:59:59"), (90000, "1d 1h")],

@@ -5,8 +5,15 @@ import math
 import numpy as np
 import pytest
 
-from netdef.events import Output, SolveFinished, TestFinished
-from netdef.sinks.text import number, output_lines, scores, summary
+from netdef.events import (
+    LayerTime,
+    Output,
+    Pass,
+    SolveFinished,
+    TestFinished,
+    TimingFinished,
+)
+from netdef.sinks.text import layer_table, number, output_lines, scores, summary, timing_lines
 
 
 @pytest.mark.parametrize(
@@ -60,3 +67,36 @@ def test_summary_tells_only_tests_made_at_the_end() -> None:
         "done after 200 iterations: loss 0.25; test accuracy 0.9"
     )
     assert summary(SolveFinished(7, early=True), None, {}) == "stopped after 7 iterations"
+
+
+CONVOLUTION = LayerTime(
+    "conv1/7x7", "Convolution", Pass(0.002, 10**9, 10**7), Pass(0.0055, 2 * 10**9, 10**7)
+)
+LAYERS = [
+    LayerTime("data", "Input", Pass(0.0), Pass(0.0)),
+    CONVOLUTION,
+    LayerTime("relu", "ReLU", Pass(0.001, 0, 4 * 10**6), Pass(0.0015, 0, 6 * 10**6)),
+]
+
+
+def test_table_of_layers() -> None:
+    assert list(layer_table(LAYERS)) == [
+        "layer      type         forward ms  GFLOP/s  GB/s  backward ms  GFLOP/s  GB/s   share",
+        "data       Input             0.000        -     -        0.000        -     -   0.0 %",
+        "conv1/7x7  Convolution       2.000    500.0   5.0        5.500    363.6   1.8  75.0 %",
+        "relu       ReLU              1.000        -   4.0        1.500        -   4.0  25.0 %",
+    ]
+
+
+def test_a_table_of_layers_that_took_no_time() -> None:
+    *_, line = layer_table([LayerTime("data", "Input", Pass(0.0, 5, 5), Pass(0.0))])
+    assert line.split() == ["data", "Input", "0.000", "-", "-", "0.000", "-", "-", "-"]
+
+
+def test_whole_passes() -> None:
+    *_, line = timing_lines(TimingFinished(4, LAYERS, 0.003, 0.007, 0.05, batch_size=16))
+    assert line == (
+        "forward 3 ms, backward 7 ms, together 12.5 ms; mean of 4 iterations, 1280 records/s"
+    )
+    *_, line = timing_lines(TimingFinished(4, LAYERS, 0.003, 0.007, 0.05))
+    assert line.endswith("mean of 4 iterations")
