@@ -345,8 +345,10 @@ def test_an_interrupt_during_a_test(cli: Any) -> None:
 def test_a_second_interrupt_ends_even_a_compilation(cli: Any, tmp_path: Path) -> None:
     cli.solver(snapshot=0)
     running = cli.start("train", "solver.prototxt", env={"NETDEF_CACHE_DIR": str(tmp_path)})
-    # Behind this line the first forward pass begins, and with it the compilation.
+    # Behind this line the first forward pass begins, and with it the compilation, which takes
+    # seconds; the solver asks for signals once more before it.
     running.wait_for("Iteration 0, Testing net")
+    time.sleep(0.3)
     running.insist(signal.SIGINT)
     assert running.end() == -signal.SIGINT
     assert "stopped early" not in running.log
