@@ -4,8 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Collection
 
-import numpy as np
-
 from netdef.blob import Blob, Shape, shape_text
 from netdef.layer import Layer, Work, register
 from netdef.layers.common.windows import Pool, check_images
@@ -141,16 +139,18 @@ class Pooling(Layer):
         return [getattr(c, name)] * 2
 
     def work(self, *bottoms: Shape) -> list[Work]:
-        return [Pool.mask_of(self, self.config.pool, self.shapes(*bottoms)[0])]
+        (x,), top = bottoms, self.shapes(*bottoms)[0]
+        return [Pool.choices(self, self.config.pool, self._window(x), x, top)]
 
     def setup(self, bottom: list[Blob], top: list[Blob]) -> None:
         window = self._window(bottom[0].shape)
-        self._pool = Pool(self, self.config.pool, window, self.work_arrays[0])
+        shapes = bottom[0].shape, top[0].shape
+        self._pool = Pool(self, self.config.pool, window, *shapes, self.work_arrays[0])
 
     def forward(self, bottom: list[Blob], top: list[Blob]) -> None:
         self._pool.forward(bottom[0].data, top[0].data)
         if len(top) == 2:
-            np.copyto(top[1].data, self._pool.mask)
+            self._pool.places(top[1].data)
 
     def backward(self, top: list[Blob], bottom: list[Blob]) -> None:
         if bottom[0].diff is not None:

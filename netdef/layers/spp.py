@@ -62,8 +62,11 @@ class SPP(Layer):
         return Pool.reads(self, self.config.pool)
 
     def work(self, *bottoms: Shape) -> list[Work]:
-        method = self.config.pool
-        return [Pool.mask_of(self, method, level) for level in self._level_shapes(bottoms[0])]
+        (x,), method = bottoms, self.config.pool
+        return [
+            Pool.choices(self, method, _window(x, level[2]), x, level)
+            for level in self._level_shapes(x)
+        ]
 
     def _level_shapes(self, x: Shape) -> list[Shape]:
         return [(*x[:2], 2**level, 2**level) for level in range(self.config.pyramid_height)]
@@ -72,8 +75,8 @@ class SPP(Layer):
         x = bottom[0].shape
         shapes = self._level_shapes(x)
         self._pools = [
-            Pool(self, self.config.pool, _window(x, shape[2]), mask, stream)
-            for stream, (shape, mask) in enumerate(zip(shapes, self.work_arrays, strict=True))
+            Pool(self, self.config.pool, _window(x, shape[2]), x, shape, chosen, stream)
+            for stream, (shape, chosen) in enumerate(zip(shapes, self.work_arrays, strict=True))
         ]
         self._levels = [scratch(shape, self.dtype) for shape in shapes]
 
