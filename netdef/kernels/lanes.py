@@ -13,8 +13,8 @@ the edge of an image has nothing to load there. Here all three are written out::
 float32 with AVX-512, two with AVX2, four with NEON: LLVM splits what does not fit.
 
 Arrays are C-contiguous and of any number of axes; an index counts their values in memory order, and
-is not checked. Arithmetic is ``+ - * /`` between lanes of one type of float, comparison ``>`` and
-``==`` between lanes of any one type; nothing compares with NaN.
+is not checked. Arithmetic is ``+ - *`` between lanes of one type, and ``/`` of floats; comparison,
+``>`` and ``==``, gives lanes of truth, which are joined by ``&``; nothing compares with NaN.
 """
 
 from __future__ import annotations
@@ -143,37 +143,6 @@ def load_part(typingctx: Any, line: Any, index: Any, low: Any, high: Any, rest: 
 
     wide = types.int64
     return Lanes(array.dtype)(array, wide, wide, wide, array.dtype), codegen
-
-
-@intrinsic  # type: ignore[untyped-decorator]
-def load_apart(
-    typingctx: Any, line: Any, index: Any, stride: Any, low: Any, high: Any, rest: Any
-) -> Any:
-    """line[index + k stride] where low <= index + k stride < high, ``rest`` in all other lanes.
-
-    There is at least one value within the bounds, and nothing outside is touched.
-    """
-    array = _array(line)
-
-    def codegen(context: Any, builder: Any, signature: Any, args: Any) -> Any:
-        line, index, stride, low, high, rest = args
-        data = context.make_array(array)(context, builder, line).data
-        last = builder.sub(high, ir.Constant(_I64, 1))
-        vector = _vector(array.dtype)
-        value = ir.Constant(vector, ir.Undefined)
-        inside = ir.Constant(ir.VectorType(_I1, LANES), ir.Undefined)
-        for k in range(LANES):
-            lane = ir.Constant(_I32, k)
-            at = builder.add(index, builder.mul(stride, ir.Constant(_I64, k)))
-            early = builder.icmp_signed("<", at, low)
-            late = builder.icmp_signed(">", at, last)
-            safe = builder.select(early, low, builder.select(late, last, at))
-            value = builder.insert_element(value, builder.load(builder.gep(data, [safe])), lane)
-            inside = builder.insert_element(inside, builder.not_(builder.or_(early, late)), lane)
-        return builder.select(inside, value, _splat(builder, rest))
-
-    wide = types.int64
-    return Lanes(array.dtype)(array, wide, wide, wide, wide, array.dtype), codegen
 
 
 @intrinsic  # type: ignore[untyped-decorator]
@@ -356,30 +325,31 @@ def total(typingctx: Any, value: Any) -> Any:
 # -- operators -------------------------------------------------------------------------------------
 
 
-def _define(function: Any, of_floats: str, of_integers: str, compares: bool) -> None:
+def _define(function: Any, of_floats: str, of_integers: str, compares: bool = False) -> None:
     """Let ``function`` of two lanes of one type be an instruction of LLVM on each pair."""
 
     @infer_global(function)
     class _Template(AbstractTemplate):  # type: ignore[misc]
         def generic(self, args: Any, kws: Any) -> Any:
             a, b = args
-            if isinstance(a, Lanes) and a == b:
-                return signature(Lanes(types.boolean) if compares else a, a, a)
-            return None
+            if not isinstance(a, Lanes) or a != b:
+                return None
+            name = of_floats if isinstance(a.element, types.Float) else of_integers
+            return signature(Lanes(types.boolean) if compares else a, a, a) if name else None
 
     @lower_builtin(function, Lanes, Lanes)  # type: ignore[untyped-decorator]
     def _lower(context: Any, builder: Any, signature: Any, args: Any) -> Any:
         real = isinstance(signature.args[0].element, types.Float)
         name = of_floats if real else of_integers
         if compares:
-            compare = builder.fcmp_ordered if real else builder.icmp_signed
-            return compare(name, *args)
+            return (builder.fcmp_ordered if real else builder.icmp_signed)(name, *args)
         return getattr(builder, name)(*args)
 
 
-_define(operator.add, "fadd", "add", False)
-_define(operator.sub, "fsub", "sub", False)
-_define(operator.mul, "fmul", "mul", False)
-_define(operator.truediv, "fdiv", "sdiv", False)
-_define(operator.gt, ">", ">", True)
-_define(operator.eq, "==", "==", True)
+_define(operator.add, "fadd", "add")
+_define(operator.sub, "fsub", "sub")
+_define(operator.mul, "fmul", "mul")
+_define(operator.truediv, "fdiv", "")
+_define(operator.and_, "", "and_")
+_define(operator.gt, ">", ">", compares=True)
+_define(operator.eq, "==", "==", compares=True)

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import numpy as np
-
 from netdef.blob import Blob, Shape, shape_text
 from netdef.layer import Layer, register
 from netdef.layers.common.windows import Pool, check_images
@@ -136,12 +134,12 @@ class Pooling(Layer):
 
     def setup(self, bottom: list[Blob], top: list[Blob]) -> None:
         window = self._window(bottom[0].shape)
-        self._pool = Pool(self, self.config.pool, window, top[0].shape)
+        self._pool = Pool(self, self.config.pool, window, bottom[0].shape, top[0].shape)
 
     def forward(self, bottom: list[Blob], top: list[Blob]) -> None:
         self._pool.forward(bottom[0].data, top[0].data)
         if len(top) == 2:
-            np.copyto(top[1].data, self._pool.mask)
+            self._pool.places(top[1].data)
 
     def backward(self, top: list[Blob], bottom: list[Blob]) -> None:
         if bottom[0].diff is not None:

@@ -61,7 +61,7 @@ class SPP(Layer):
         x = bottom[0].shape
         shapes = [(*x[:2], 2**level, 2**level) for level in range(self.config.pyramid_height)]
         self._pools = [
-            Pool(self, self.config.pool, _window(x, shape[2]), shape, stream)
+            Pool(self, self.config.pool, _window(x, shape[2]), x, shape, stream)
             for stream, shape in enumerate(shapes)
         ]
         self._levels = [scratch(shape, self.dtype) for shape in shapes]

@@ -34,11 +34,6 @@ def _copy_part(x: Any, first: Any, low: Any, high: Any, rest: Any, y: Any, whole
     lanes.store_part(y, first, low, high, value)
 
 
-@serial
-def _copy_apart(x: Any, first: Any, stride: Any, low: Any, high: Any, rest: Any, y: Any) -> None:
-    lanes.store(y, 0, lanes.load_apart(x, first, stride, low, high, rest))
-
-
 @kinds
 def test_an_index_counts_values_in_memory_order(dtype: type[Any]) -> None:
     x = drawn(dtype, size=60).reshape(3, 4, 5)
@@ -65,33 +60,24 @@ def test_a_part_keeps_to_its_bounds(first: int, low: int, high: int, dtype: type
     np.testing.assert_array_equal(y, expected)
 
 
-@kinds
-@pytest.mark.parametrize("stride", [1, 2, 3, 7])
-@pytest.mark.parametrize("first", [-9, 0, 5])
-def test_values_apart_keep_to_their_bounds(first: int, stride: int, dtype: type[Any]) -> None:
-    x, y = drawn(dtype, size=50), np.zeros(LANES, dtype)
-    _copy_apart(x, first, stride, 3, 41, dtype(7), y)
-    at = first + stride * LINE
-    inside = (at >= 3) & (at < 41)
-    np.testing.assert_array_equal(y, np.where(inside, x[np.clip(at, 0, 49)], 7))
-
-
 @serial
 def _arithmetic(x: Any, z: Any, y: Any) -> None:
-    a, b = lanes.load(x, 0), lanes.load(z, 0)
+    a, b, c = lanes.load(x, 0), lanes.load(z, 0), lanes.fill(x[0])
     lanes.store(y, 0, a + b)
     lanes.store(y, LANES, a - b)
     lanes.store(y, 2 * LANES, a * b)
     lanes.store(y, 3 * LANES, lanes.choose(a > b, a, b))
     lanes.store(y, 4 * LANES, lanes.choose(a == b, a, b))
+    lanes.store(y, 5 * LANES, lanes.choose((a > b) & (a > c), a, b))
 
 
 @kinds
 def test_arithmetic(dtype: type[Any]) -> None:
-    a, b, y = drawn(dtype), drawn(dtype, 1), np.zeros((5, LANES), dtype)
+    a, b, y = drawn(dtype), drawn(dtype, 1), np.zeros((6, LANES), dtype)
     b[::3] = a[::3]
     _arithmetic(a, b, y)
-    np.testing.assert_array_equal(y, [a + b, a - b, a * b, np.where(a > b, a, b), b])
+    larger, both = np.where(a > b, a, b), np.where((a > b) & (a > a[0]), a, b)
+    np.testing.assert_array_equal(y, [a + b, a - b, a * b, larger, b, both])
 
 
 @serial
@@ -122,7 +108,7 @@ def test_arithmetic_of_floats(dtype: type[Any]) -> None:
 
 
 def test_nothing_compares_with_nan() -> None:
-    a, y = np.full(LANES, np.nan, np.float32), np.zeros((5, LANES), np.float32)
+    a, y = np.full(LANES, np.nan, np.float32), np.zeros((6, LANES), np.float32)
     b = np.arange(LANES, dtype=np.float32)
     for x, z in ((a, b), (b, a), (a, a)):
         _arithmetic(x, z, y)

@@ -12,7 +12,7 @@ from netdef.blob import Array, Blob, Shape, shape_text
 from netdef.kernels import convolution, pooling
 from netdef.kernels.sums import add_channel_sums
 from netdef.layer import Layer, Param
-from netdef.layers.common.arrays import as_rows, check_counts, scratch
+from netdef.layers.common.arrays import check_counts, scratch
 from netdef.layers.common.axes import around, axis_of, check_same_shapes
 from netdef.proto import netdef_pb2 as pb
 
@@ -35,44 +35,59 @@ class Pool:
         layer: Layer,
         method: int,
         window: Sequence[Sequence[int]],
+        bottom: Shape,
         top: Shape,
         stream: int = 0,
     ) -> None:
-        """``window`` has kernel, stride and pad, each for height and width; ``top`` is the shape
-        that is pooled to; ``stream`` tells apart the random numbers of several in one layer."""
+        """``window`` has kernel, stride and pad, each for height and width; images of the shape
+        ``bottom`` are pooled to the shape ``top``; ``stream`` tells apart the random numbers of
+        several in one layer."""
         self._layer = layer
         self._method = method
+        self._top = top
         self._window = np.array(window, np.int64)
+        self._windows = pooling.Windows(self._window, bottom[2:], top[2:], layer.dtype)
         self._stream = np.uint64(stream)
         self._draws = method == pb.PoolingParameter.STOCHASTIC and layer.phase == pb.TRAIN
         self._chooses = self._draws or method == pb.PoolingParameter.MAX
-        #: Where in its channel stands what was chosen from each window.
-        self.mask = scratch(top if self._chooses else (0, 0, 0, 0), np.int32)
+        #: What was chosen from each window.
+        choices = top if self._chooses else (0, 0, 0, 0)
+        self._chosen = scratch(choices, self._windows.choice_type)
         self._unit = scratch(top if self._draws else (0, 0, 0, 0), np.float64)
 
     def forward(self, x: Array, y: Array) -> None:
         """y = x pooled, both [N, C, H, W]."""
-        x, y, mask = _planes(x), _planes(y), _planes(self.mask)
+        self._check(x, y)
+        x, y, chosen = _planes(x), _planes(y), _planes(self._chosen)
         if self._method == pb.PoolingParameter.MAX:
-            pooling.maximum(x, self._window, y, mask)
+            pooling.maximum(self._windows, x, y, chosen)
         elif self._method == pb.PoolingParameter.AVE:
-            pooling.mean(x, self._window, y)
+            pooling.mean(self._windows, x, y)
         elif self._draws:
             key = self._layer.key ^ self._stream
             rng.uniform(key, self._layer.iteration, self._unit.reshape(-1))
-            pooling.draw(x, self._window, _planes(self._unit), y, mask)
+            pooling.draw(x, self._window, _planes(self._unit), y, chosen)
         else:
             pooling.expectation(x, self._window, y)
 
     def backward(self, x: Array, dy: Array, dx: Array, add: bool = False) -> None:
         """dx = the gradient of x from that of y; with ``add`` dx gains it."""
+        self._check(x, dy)
         x, dy, dx = _planes(x), _planes(dy), _planes(dx)
         if self._chooses:
-            pooling.route(dy, _planes(self.mask), add, as_rows(dx, 1))
+            pooling.route(self._windows, dy, _planes(self._chosen), add, dx)
         elif self._method == pb.PoolingParameter.AVE:
-            pooling.spread(dy, self._window, add, dx)
+            pooling.spread(self._windows, dy, add, dx)
         else:
             pooling.expectation_backward(x, self._window, dy, add, dx)
+
+    def _check(self, x: Array, y: Array) -> None:
+        # For other shapes kernels would read and write where nothing is.
+        assert (x.shape[2:], y.shape) == (self._windows.image, self._top)
+
+    def places(self, y: Array) -> None:
+        """y = where in its image stands what was chosen from each window."""
+        pooling.places(self._windows, _planes(self._chosen), _planes(y))
 
 
 def _planes(values: Array) -> Array:
