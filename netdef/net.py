@@ -353,6 +353,8 @@ class Net:
 
     def _follow_inputs(self) -> None:
         """Plan again where the user has given an input blob another shape."""
+        if Blob.reshapes == self._seen_reshapes:
+            return
         blobs = self.program.blobs
         changed: dict[str, Shape] = {
             name: blobs[name].shape
@@ -361,13 +363,14 @@ class Net:
             if blobs[name].data is not self._inputs[name]
         }
         # As in Caffe, every other blob has the shape its layer gives it.
-        other = any(blob.shape != self.plan.blobs[name].shape for name, blob in blobs.items())
+        other = any(blob.shape != self.plan.blobs[name].shape for name, blob in self.blobs.items())
         if changed or other:
             self.program.reshape(changed)
-            self._remember_inputs()
+        self._remember_inputs()
 
     def _remember_inputs(self) -> None:
         self._inputs = {name: self.program.blobs[name].data for name in self.plan.inputs}
+        self._seen_reshapes = Blob.reshapes
 
     def reshape(self) -> None:
         """Let every layer follow the present shapes of the inputs."""

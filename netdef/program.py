@@ -23,6 +23,7 @@ from netdef.events import DebugLine, Event
 from netdef.kernels.elementwise import add
 from netdef.layer import Layer
 from netdef.memory import Ends, Memory, arrange
+from netdef.parameters import side_by_side
 from netdef.plan import LayerPlan, ParamPlan, Plan, reshape
 
 
@@ -53,6 +54,8 @@ class Step:
     arrays: list[Array | None] = field(default_factory=list)
     #: (blob, weight) of each top that is part of the loss
     losses: list[tuple[Blob, float]] = field(default_factory=list)
+    #: Parameters to whose gradient no other layer has added before, when backward comes here.
+    first: list[int] = field(default_factory=list)
     #: (gradient of the blob, what this layer adds to it)
     additions: list[tuple[Array, Array]] = field(default_factory=list)
 
@@ -60,11 +63,23 @@ class Step:
         if not self.ends.free_forward:
             self.layer.forward(self.bottom, self.top)
 
-    def backward(self) -> None:
-        if self.plan.needs_backward and not self.ends.free_backward:
-            self.layer.backward(self.final_top, self.bottom)
-            for target, addition in self.additions:
-                add(addition, target)
+    def backward(self, fresh: bool = False) -> None:
+        """With ``fresh`` the gradients of parameters begin anew, as if they had been cleared."""
+        if not self.plan.needs_backward or self.ends.free_backward:
+            return
+        layer = self.layer
+        if fresh:
+            for i in self.first:
+                if i in layer.writes_gradients:
+                    layer.adds[i] = False
+                else:
+                    layer.blobs[i].diff.fill(0)
+        layer.backward(self.final_top, self.bottom)
+        if fresh:
+            for i in self.first:
+                layer.adds[i] = True
+        for target, addition in self.additions:
+            add(addition, target)
 
 
 class Program:
@@ -120,13 +135,14 @@ class Program:
     # -- allocation -----------------------------------------------------------------------------
 
     def _make_params(self, share: Program | None) -> None:
+        shared = share.params if share is not None else {}
+        data, diffs = self._parameter_arrays(shared)
         made: list[Blob] = []
         for number, planned in enumerate(self.plan.params):
-            shared = share.params.get(planned.layer) if share is not None else None
-            if shared is not None:
+            if planned.layer in shared:
                 # As in Caffe, the other net's layer of this name counts before sharing in this net.
-                data = _shared_data(planned, shared)
-                blob = Blob(data, np.zeros(planned.shape, self.dtype), planned.name)
+                values = _shared_data(planned, shared[planned.layer])
+                blob = Blob(values, diffs[number], planned.name)
             elif planned.owner != number:
                 owner = made[planned.owner]
                 blob = Blob(
@@ -135,14 +151,9 @@ class Program:
                     planned.name,
                 )
             else:
-                try:
-                    data = np.empty(planned.shape, self.dtype)
-                    diff = np.zeros(planned.shape, self.dtype)
-                except MemoryError as error:
-                    raise _no_memory(self._layer_of(number), error) from error
                 key = rng.key(self.seed, f"filler/{planned.layer}/{planned.index}")
-                self._fill(number, data, key)
-                blob = Blob(data, diff, planned.name)
+                self._fill(number, data[number], key)
+                blob = Blob(data[number], diffs[number], planned.name)
             made.append(blob)
             if planned.owner == number:
                 self.learnable.append(
@@ -159,9 +170,48 @@ class Program:
             layer.emit = self._tell
             runs = step.plan.needs_backward and self.memory.backward
             layer.learn = [learns and runs for learns in step.plan.learn]
+            layer.adds = [True] * len(step.plan.params)
             layer.blobs = [made[i] for i in step.plan.params]
             if layer.blobs:
                 self.params[layer.name] = layer.blobs
+        self._find_first_gradients()
+
+    def _parameter_arrays(
+        self, shared: Mapping[str, list[Blob]]
+    ) -> tuple[dict[int, Array], dict[int, Array]]:
+        """Values and gradients by number, side by side where they learn at the same rate.
+
+        Of parameters that are shared there are no values; they have gradients of their own.
+        """
+        params = self.plan.params
+        owners = {n for n, param in enumerate(params) if param.owner == n}
+        elsewhere = {n for n, param in enumerate(params) if param.layer in shared}
+        found = []
+        for numbers in (owners - elsewhere, owners | elsewhere):
+            order = sorted(numbers, key=lambda n: (params[n].lr_mult, params[n].decay_mult, n))
+            try:
+                arrays = side_by_side([params[n].shape for n in order], self.dtype)
+            except MemoryError as error:
+                largest = max(order, key=lambda n: math.prod(params[n].shape))
+                raise _no_memory(self._layer_of(largest), error) from error
+            found.append(dict(zip(order, arrays, strict=True)))
+        return found[0], found[1]
+
+    def _find_first_gradients(self) -> None:
+        """Which layer is the first in backward to add to the gradient of each parameter."""
+
+        def memory_of(blob: Blob) -> tuple[int, int]:
+            return blob.diff.ctypes.data, blob.diff.nbytes
+
+        waiting = {memory_of(blob): blob for step in self.steps for blob in step.layer.blobs}
+        for step in reversed(self.steps):
+            step.first = [
+                i
+                for i, blob in enumerate(step.layer.blobs)
+                if step.layer.learn[i] and waiting.pop(memory_of(blob), None) is not None
+            ]
+        #: Gradients that no layer computes: they stay 0.
+        self._idle = list(waiting.values())
 
     def _fill(self, number: int, data: Array, key: np.uint64) -> None:
         planned = self.plan.params[number]
@@ -347,9 +397,10 @@ class Program:
                 blob = self._hidden[layer, top]
                 np.copyto(self.blobs[blob.name].flat, blob.flat)
 
-    def backward(self, start: int | None = None, end: int = 0) -> None:
+    def backward(self, start: int | None = None, end: int = 0, *, fresh: bool = False) -> None:
         """Run layers ``start`` down to ``end`` (inclusive) backward; parameter gradients add up.
 
+        ``fresh``, only for a whole pass: they begin anew, quicker than if they were cleared before.
         Raises ValueError where the memory was arranged for forward passes alone.
         """
         if not self.memory.backward:
@@ -357,8 +408,11 @@ class Program:
         first = len(self.steps) if start is None else start + 1
         if start is not None:
             self._clear_unwritten(first, end)
+        if fresh:
+            for blob in self._idle:
+                blob.diff.fill(0)
         for step in reversed(self.steps[end:first]):
-            step.backward()
+            step.backward(fresh)
             if self.debug and step.plan.needs_backward:
                 self._debug_backward(step)
         if self.debug:

@@ -50,7 +50,8 @@ ROOMS = {
     "memory": "plan blob",
     "describe": "memory plan blob",
     "arena": "memory plan blob",
-    "program": "arena memory plan layer kernels rng fillers blob errors events",
+    "parameters": "blob",
+    "program": "arena memory parameters plan layer kernels rng fillers blob errors events",
     "cost": "memory plan proto",
     # Files of parameters.
     "weights": "hdf5 blob errors proto",
@@ -62,8 +63,8 @@ ROOMS = {
     "evaluate": "net prototxt blob errors events proto",
     "timing": "net program cost plan prototxt events proto",
     "solvers": "jit kernels prototxt blob errors proto",
-    "solver": "net solvers schedule upgrade prototxt weights snapshot kernels jit rng"
-    " blob errors events proto",
+    "solver": "net program parameters solvers schedule upgrade prototxt weights snapshot kernels"
+    " jit rng blob errors events proto",
     # What is said of all of it.
     "reference": "solvers layer schedule fillers prototxt proto",
     "sinks": "plan prototxt errors events proto",
