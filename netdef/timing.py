@@ -109,10 +109,10 @@ class _Watch:
         for direction in self.seconds:
             setattr(step, direction, self._timed(direction, getattr(step, direction)))
 
-    def _timed(self, direction: str, run: Callable[[], None]) -> Callable[[], None]:
-        def timed() -> None:
+    def _timed(self, direction: str, run: Callable[..., None]) -> Callable[..., None]:
+        def timed(*how: bool) -> None:
             begun = time.perf_counter()
-            run()
+            run(*how)
             self.seconds[direction] += time.perf_counter() - begun
 
         return timed
