@@ -20,6 +20,7 @@ from netdef import graph, prototxt, rng, snapshot
 from netdef.blob import Array, Blob, Shape, shape_text
 from netdef.errors import Location, NetError
 from netdef.events import Event, Listener, NetBuilt, Warned, WeightsLoaded
+from netdef.fusion import groups
 from netdef.layer import Layer
 from netdef.memory import arrange
 from netdef.plan import Plan, plan
@@ -151,14 +152,15 @@ class Net:
         self._warn_of_double_names(kept)
         planned = plan(graph.split(kept, positions), positions)
         keep_all |= bool(kept.debug_info)
+        backward = state.phase == pb.TRAIN
+        if keep_all:
+            memory = arrange(planned, apart=True)
+        else:
+            found = groups(planned, keep=keep, backward=backward or keep is None)
+            memory = arrange(planned, found, keep=keep, backward=backward)
         self.program = Program(
             planned,
-            arrange(
-                planned,
-                keep=None if keep_all else keep,
-                apart=keep_all,
-                backward=state.phase == pb.TRAIN,
-            ),
+            memory,
             dtype,
             _seeds.next() if seed is None else seed,
             share.program if share is not None else None,
