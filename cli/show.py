@@ -42,6 +42,7 @@ def show(file: str, what: str, phase: str, level: int, stages: str) -> None:
     from netdef import graph, prototxt
     from netdef.describe import describe_memory, describe_plan
     from netdef.errors import Diagnostic
+    from netdef.fusion import groups
     from netdef.memory import arrange
     from netdef.plan import plan
     from netdef.proto import netdef_pb2 as pb
@@ -75,11 +76,10 @@ def show(file: str, what: str, phase: str, level: int, stages: str) -> None:
         return
     planned = plan(net, positions)
     # As the commands that run a net arrange it.
-    keep_all = bool(net.debug_info)
-    memory = arrange(
-        planned,
-        keep=None if keep_all else (),
-        apart=keep_all,
-        backward=state.phase == pb.TRAIN,
-    )
+    backward = state.phase == pb.TRAIN
+    if net.debug_info:
+        memory = arrange(planned, apart=True)
+    else:
+        found = groups(planned, keep=(), backward=backward)
+        memory = arrange(planned, found, keep=(), backward=backward)
     say(describe_plan(planned, memory) if what == "plan" else describe_memory(planned, memory))

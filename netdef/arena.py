@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from typing import Any
 
 import numpy as np
@@ -26,6 +27,8 @@ class Arena:
         self._lender = lender
         self._places = Places((), (), 0)
         self._bytes = np.empty(0, np.uint8)
+        self._nothing = np.empty(0, np.uint8)
+        self._placeholders: dict[tuple[Shape, Any], Array] = {}
         #: Each buffer as one axis, and the arrays that were asked for by their shape.
         self._flat: list[Array | None] = [None] * len(memory.buffers)
         self._arrays: list[dict[Shape, Array]] = [{} for _ in memory.buffers]
@@ -45,7 +48,7 @@ class Arena:
                 if not stays:
                     self._take(number, None)
             elif moved or not stays or self._places.offsets[number] != offset:
-                _, dtype = shape_of(plan, self._memory.buffers[number])
+                _, dtype = shape_of(plan, self._memory, self._memory.buffers[number])
                 part = room[offset : offset + size]
                 self._take(number, part.view(dtype or self._dtype))
         self._places = places
@@ -54,13 +57,25 @@ class Arena:
         """The buffer as an array of this shape. Raises MemoryError."""
         flat = self._flat[number]
         if flat is None:
-            dtype = np.dtype(shape_of(plan, self._memory.buffers[number])[1] or self._dtype)
+            dtype = np.dtype(
+                shape_of(plan, self._memory, self._memory.buffers[number])[1] or self._dtype
+            )
             flat = _zeros(self._places.sizes[number], number).view(dtype)
             self._take(number, flat)
         found = self._arrays[number].get(shape)
         if found is None:
             found = self._arrays[number][shape] = flat.reshape(shape)
         return found
+
+    def placeholder(self, shape: Shape, dtype: Any = None) -> Array:
+        """An array that nobody reads or writes: it takes no memory."""
+        key = shape, np.dtype(dtype or self._dtype)
+        if key not in self._placeholders:
+            size = math.prod(shape) * key[1].itemsize
+            if self._nothing.size < size:
+                self._nothing = np.zeros(size, np.uint8)
+            self._placeholders[key] = self._nothing[:size].view(key[1]).reshape(shape)
+        return self._placeholders[key]
 
     def adopt(self, number: int, array: Array) -> None:
         """Let the buffer, which has memory of its own, be that of this array."""

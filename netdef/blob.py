@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from typing import Any
+from typing import Any, ClassVar
 
 import numpy as np
 
@@ -97,10 +97,14 @@ class Blob:
             raise ValueError(f"a blob of {self.data.ndim} axes has no num/channels/height/width")
         return self.data.shape[axis] if axis < self.data.ndim else 1
 
+    #: How often the user of any blob has given one another shape: tells when to look.
+    reshapes: ClassVar[int] = 0
+
     def reshape(self, *shape: int) -> None:
         """Take a new shape; values are kept where the count stays the same, else they are zero."""
         if any(n < 0 for n in shape):
             raise ValueError(f"a blob cannot have the shape {shape}")
+        Blob.reshapes += 1
         if math.prod(shape) == self.data.size:
             diff = None if self.diff is None else self.diff.reshape(shape)
             self.bind(self.data.reshape(shape), diff)

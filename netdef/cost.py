@@ -15,6 +15,7 @@ than once. A gradient that others have begun, or that sums over passes, is read 
 from __future__ import annotations
 
 import math
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 from netdef.memory import Ends
@@ -65,6 +66,15 @@ def backward(plan: Plan, layer: LayerPlan, ends: Ends, itemsize: int = 4) -> Cos
         values += 2 * _params(plan, layer)
         products += 1
     return Cost(products * _flops(plan, layer), values * itemsize)
+
+
+def together(
+    plan: Plan, of: Callable[..., Cost], layers: Sequence[tuple[LayerPlan, Ends]], itemsize: int = 4
+) -> Cost:
+    """The cost, by ``of``, of layers that run as one: what passes between them is not in memory."""
+    total = sum((of(plan, layer, ends, itemsize) for layer, ends in layers), Cost())
+    between = sum(_sizes(layer.top_shapes) for layer, _ in layers[:-1])
+    return Cost(total.flops, max(0, total.bytes - 2 * between * itemsize))
 
 
 def _flops(plan: Plan, layer: LayerPlan) -> int:

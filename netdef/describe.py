@@ -7,15 +7,19 @@ from collections.abc import Sequence
 
 from netdef.blob import shape_text
 from netdef.memory import Memory, place
-from netdef.plan import LayerPlan, Plan
+from netdef.plan import Plan
 
 MEBIBYTE = 2**20
 
 
 def describe_plan(plan: Plan, memory: Memory) -> str:
-    """A line per layer with its shapes, parameters and gradients; then what the whole takes."""
+    """A line per layer with its shapes, parameters and gradients; then what the whole takes.
+
+    A layer that is ``free`` takes no time, one that is ``fused`` runs as one with that before it.
+    """
     rows = [("layer", "type", "bottoms", "tops", "params", "backward")]
-    for layer, ends in zip(plan.layers, memory.layers, strict=True):
+    fused = {i for group in memory.groups for i in range(group.first + 1, group.stop)}
+    for number, (layer, ends) in enumerate(zip(plan.layers, memory.layers, strict=True)):
         tops = [
             f"{name} {shape_text(shape)}"
             + (" (in place)" if in_place else "")
@@ -42,7 +46,9 @@ def describe_plan(plan: Plan, memory: Memory) -> str:
         rows.append(
             (
                 layer.name,
-                layer.type + (" (free)" if ends.free_forward else ""),
+                layer.type
+                + (" (free)" if ends.free_forward else "")
+                + (" (fused)" if number in fused else ""),
                 ", ".join(layer.bottoms) or "-",
                 ", ".join(tops) or "-",
                 ", ".join(params) or "-",
@@ -72,19 +78,19 @@ def describe_memory(plan: Plan, memory: Memory) -> str:
                 buffer.name,
                 str(places.sizes[number]),
                 "own" if offset is None else str(offset),
-                _moment(plan.layers, buffer.first),
-                _moment(plan.layers, buffer.last),
+                _moment(memory.moments, buffer.first),
+                _moment(memory.moments, buffer.last),
             )
         )
     return "\n".join([*_table(rows), "", *_totals(plan, memory)])
 
 
-def _moment(layers: Sequence[LayerPlan], moment: int) -> str:
+def _moment(names: Sequence[str], moment: int) -> str:
     """A moment as users know it."""
-    if moment < len(layers):
-        return f"{layers[moment].name} forward"
-    if moment < 2 * len(layers):
-        return f"{layers[2 * len(layers) - 1 - moment].name} backward"
+    if moment < len(names):
+        return f"{names[moment]} forward"
+    if moment < 2 * len(names):
+        return f"{names[2 * len(names) - 1 - moment]} backward"
     return "end"
 
 
@@ -94,7 +100,7 @@ def _totals(plan: Plan, memory: Memory) -> list[str]:
     sizes = {
         n: places.sizes[n]
         for n, buffer in enumerate(memory.buffers)
-        if buffer.first < 2 * len(plan.layers)
+        if buffer.first < 2 * len(memory.moments)
     }
     own = sum(size for n, size in sizes.items() if places.offsets[n] is None)
     return [

@@ -14,8 +14,9 @@ What the program guarantees to ``backward``:
 
 - a bottom that needs no gradient has ``diff is None``; it must not be touched
 - ``bottom[i].diff`` holds rubbish and is to be overwritten, not added to
-- parameter gradients are added to, because ``iter_size`` and shared parameters sum them;
-  ``self.learn[i]`` is false where parameter ``i`` needs none
+- parameter gradients are added to, because ``iter_size`` and shared parameters sum them; but of
+  those in ``writes_gradients`` it is written where ``self.adds[i]`` is false; ``self.learn[i]`` is
+  false where parameter ``i`` needs none
 - a layer with ``in_place`` may get the same blob as bottom and top: ``top.data`` may overwrite
   ``bottom.data``, ``bottom.diff`` may overwrite ``top.diff``
 - where ``backward_reads`` names them, ``bottom.data`` holds what it held in forward, and
@@ -93,25 +94,34 @@ def _ignore(event: Event) -> None:
 class Layer:
     """Base class: see the module's text for the contract.
 
-    Attributes that a layer sets, in its class or, where options decide, in ``__init__``:
-    ``bottoms`` and ``tops`` (how many blobs), ``in_place`` (a top may be the bottom of the same
-    index), ``no_gradient`` (bottoms that have none, such as labels), ``backward_reads`` (which
-    values backward reads: ``"bottom"``, ``"top"``, both or none), ``view`` (each top holds the
-    values of the bottom in their order, and its gradient is that of the bottom, or one of those
-    that add up to it: where it can, the program lets them use one memory and calls neither
-    ``forward`` nor ``backward``), ``loss`` (the first top is a loss of weight 1 unless the net says
-    otherwise, and the net need not name it), ``dynamic`` (top shapes depend on data), ``source``
-    (brings records: see ``DataLayer``), ``also_reads`` (messages of ``LayerParameter`` it reads
-    beside its own).
+    What a layer says of itself, in its class or, where options decide, ``__init__`` or a property:
+
+    ``bottoms``, ``tops``  how many blobs
+    ``same_number``        as many tops as bottoms
+    ``in_place``           a top may be the bottom of the same index
+    ``no_gradient``        bottoms that have none, such as labels
+    ``backward_reads``     which values backward reads: ``"bottom"``, ``"top"``, both or none
+    ``view``               each top holds the values of the bottom in their order, and its gradient
+                           is that of the bottom, or one of those that add up to it: where it can,
+                           the program lets them use one memory and does not call the layer
+    ``plain_sum``          the gradient of each bottom is that of the top: where it can, the program
+                           lets them use one memory, and does not call ``backward``
+    ``writes_gradients``   parameters whose gradient it can write as well as add to
+    ``loss``               the first top is a loss of weight 1 unless the net says otherwise, and
+                           the net need not name it
+    ``dynamic``            top shapes depend on data
+    ``source``             brings records: see ``DataLayer``
+    ``also_reads``         messages of ``LayerParameter`` it reads beside its own
     """
 
     type: ClassVar[str]
     config_field: ClassVar[str | None] = None
     bottoms: Arity = 1
     tops: Arity = 1
-    same_number: ClassVar[bool] = False  # as many tops as bottoms
+    same_number: ClassVar[bool] = False
     in_place: ClassVar[bool] = False
     no_gradient: frozenset[int] = frozenset()
+    writes_gradients: ClassVar[frozenset[int]] = frozenset()
     loss: ClassVar[bool] = False
     dynamic: ClassVar[bool] = False
     source: ClassVar[bool] = False
@@ -128,6 +138,7 @@ class Layer:
         # Set by the program when it binds the layer.
         self.blobs: list[Blob] = []
         self.learn: Sequence[bool] = ()
+        self.adds: list[bool] = []
         self.work_arrays: list[Array] = []
         self.dtype: Any = np.float32
         self.key = np.uint64(0)
@@ -148,6 +159,10 @@ class Layer:
 
     @property
     def view(self) -> bool:
+        return False
+
+    @property
+    def plain_sum(self) -> bool:
         return False
 
     def work(self, *bottoms: Shape) -> Iterable[Work]:

@@ -20,6 +20,7 @@ from netdef import graph, prototxt, rng, snapshot
 from netdef.blob import Array, Blob, Shape, shape_text
 from netdef.errors import Location, NetError
 from netdef.events import Event, Listener, NetBuilt, Warned, WeightsLoaded
+from netdef.fusion import groups
 from netdef.layer import Layer
 from netdef.memory import arrange
 from netdef.plan import Plan, plan
@@ -151,14 +152,15 @@ class Net:
         self._warn_of_double_names(kept)
         planned = plan(graph.split(kept, positions), positions)
         keep_all |= bool(kept.debug_info)
+        backward = state.phase == pb.TRAIN
+        if keep_all:
+            memory = arrange(planned, apart=True)
+        else:
+            found = groups(planned, keep=keep, backward=backward or keep is None)
+            memory = arrange(planned, found, keep=keep, backward=backward)
         self.program = Program(
             planned,
-            arrange(
-                planned,
-                keep=None if keep_all else keep,
-                apart=keep_all,
-                backward=state.phase == pb.TRAIN,
-            ),
+            memory,
             dtype,
             _seeds.next() if seed is None else seed,
             share.program if share is not None else None,
@@ -353,6 +355,8 @@ class Net:
 
     def _follow_inputs(self) -> None:
         """Plan again where the user has given an input blob another shape."""
+        if Blob.reshapes == self._seen_reshapes:
+            return
         blobs = self.program.blobs
         changed: dict[str, Shape] = {
             name: blobs[name].shape
@@ -361,13 +365,14 @@ class Net:
             if blobs[name].data is not self._inputs[name]
         }
         # As in Caffe, every other blob has the shape its layer gives it.
-        other = any(blob.shape != self.plan.blobs[name].shape for name, blob in blobs.items())
+        other = any(blob.shape != self.plan.blobs[name].shape for name, blob in self.blobs.items())
         if changed or other:
             self.program.reshape(changed)
-            self._remember_inputs()
+        self._remember_inputs()
 
     def _remember_inputs(self) -> None:
         self._inputs = {name: self.program.blobs[name].data for name in self.plan.inputs}
+        self._seen_reshapes = Blob.reshapes
 
     def reshape(self) -> None:
         """Let every layer follow the present shapes of the inputs."""

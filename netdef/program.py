@@ -9,8 +9,9 @@ from __future__ import annotations
 
 import math
 import operator
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
+from itertools import zip_longest
 from typing import Any
 
 import numpy as np
@@ -20,10 +21,15 @@ from netdef.arena import Arena
 from netdef.blob import Array, Blob, Shape, shape_text
 from netdef.errors import NetdefError, NetError
 from netdef.events import DebugLine, Event
+from netdef.fusion import Group
 from netdef.kernels.elementwise import add
 from netdef.layer import Layer
 from netdef.memory import Ends, Memory, arrange
+from netdef.parameters import side_by_side
 from netdef.plan import LayerPlan, ParamPlan, Plan, reshape
+
+#: What to do where a pass would cut a group.
+CUT = "begin and end a pass before or behind them, or make the net with keep_all"
 
 
 @dataclass
@@ -53,17 +59,78 @@ class Step:
     arrays: list[Array | None] = field(default_factory=list)
     #: (blob, weight) of each top that is part of the loss
     losses: list[tuple[Blob, float]] = field(default_factory=list)
+    #: Parameters to whose gradient no other layer has added before, when backward comes here.
+    first: list[int] = field(default_factory=list)
     #: (gradient of the blob, what this layer adds to it)
     additions: list[tuple[Array, Array]] = field(default_factory=list)
+
+    def __post_init__(self) -> None:
+        self.steps: Sequence[Step] = (self,)
 
     def forward(self) -> None:
         if not self.ends.free_forward:
             self.layer.forward(self.bottom, self.top)
 
-    def backward(self) -> None:
-        if self.plan.needs_backward and not self.ends.free_backward:
-            self.layer.backward(self.final_top, self.bottom)
-            for target, addition in self.additions:
+    def backward(self, fresh: bool = False) -> None:
+        """With ``fresh`` the gradients of parameters begin anew, as if they had been cleared."""
+        if not self.plan.needs_backward or self.ends.free_backward:
+            return
+        if fresh:
+            self.begin_gradients()
+        self.layer.backward(self.final_top, self.bottom)
+        if fresh:
+            self.end_gradients()
+        for target, addition in self.additions:
+            add(addition, target)
+
+    def begin_gradients(self) -> None:
+        """Let the layer write the gradients to which nothing has been added, or clear them."""
+        layer = self.layer
+        for i in self.first:
+            if i in layer.writes_gradients:
+                layer.adds[i] = False
+            else:
+                layer.blobs[i].diff.fill(0)
+
+    def end_gradients(self) -> None:
+        for i in self.first:
+            self.layer.adds[i] = True
+
+
+class FusedStep:
+    """A group of layers that run as one, with the blobs it works on."""
+
+    def __init__(self, group: Group, steps: Sequence[Step]) -> None:
+        self.number = group.first
+        self.group = group
+        self.steps = steps
+        self.losses: list[tuple[Blob, float]] = []
+        self.bottom: list[Blob] = []
+        #: Whether the last forward pass ran it, and not its layers one by one.
+        self.ran = False
+
+    def bind(self, work: list[Array]) -> None:
+        """Take the present arrays of its layers, and these of its own."""
+        self.bottom = [self.steps[i - self.number].bottom[k] for i, k in self.group.bottoms]
+        self.group.fused.work_arrays = work
+        self.group.fused.setup(self.bottom, self.steps[-1].top)
+        self.ran = False
+
+    def forward(self) -> None:
+        self.group.fused.forward(self.bottom, self.steps[-1].top)
+        self.ran = True
+
+    def backward(self, fresh: bool = False) -> None:
+        if not self.steps[-1].plan.needs_backward:
+            return
+        if fresh:
+            for step in self.steps:
+                step.begin_gradients()
+        self.group.fused.backward(self.steps[-1].final_top, self.bottom)
+        for step in self.steps:
+            if fresh:
+                step.end_gradients()
+            for target, addition in step.additions:
                 add(addition, target)
 
 
@@ -105,6 +172,16 @@ class Program:
             Step(number, planned.layer, planned, ends)
             for number, (planned, ends) in enumerate(zip(plan.layers, memory.layers, strict=True))
         ]
+        groups = {
+            group.first: FusedStep(group, self.steps[group.first : group.stop])
+            for group in memory.groups
+        }
+        #: What a whole pass runs, in order: layers, and groups of layers.
+        self.runs: list[Step | FusedStep] = []
+        number = 0
+        while number < len(self.steps):
+            self.runs.append(groups.get(number) or self.steps[number])
+            number += len(self.runs[-1].steps)
         #: Steps from here on do not know yet what changed before them: see ``_follow``.
         self._planned = len(self.steps)
         #: Tops that are not what their blob shows in the end: see ``Memory.superseded``.
@@ -120,13 +197,14 @@ class Program:
     # -- allocation -----------------------------------------------------------------------------
 
     def _make_params(self, share: Program | None) -> None:
+        shared = share.params if share is not None else {}
+        data, diffs = self._parameter_arrays(shared)
         made: list[Blob] = []
         for number, planned in enumerate(self.plan.params):
-            shared = share.params.get(planned.layer) if share is not None else None
-            if shared is not None:
+            if planned.layer in shared:
                 # As in Caffe, the other net's layer of this name counts before sharing in this net.
-                data = _shared_data(planned, shared)
-                blob = Blob(data, np.zeros(planned.shape, self.dtype), planned.name)
+                values = _shared_data(planned, shared[planned.layer])
+                blob = Blob(values, diffs[number], planned.name)
             elif planned.owner != number:
                 owner = made[planned.owner]
                 blob = Blob(
@@ -135,14 +213,9 @@ class Program:
                     planned.name,
                 )
             else:
-                try:
-                    data = np.empty(planned.shape, self.dtype)
-                    diff = np.zeros(planned.shape, self.dtype)
-                except MemoryError as error:
-                    raise _no_memory(self._layer_of(number), error) from error
                 key = rng.key(self.seed, f"filler/{planned.layer}/{planned.index}")
-                self._fill(number, data, key)
-                blob = Blob(data, diff, planned.name)
+                self._fill(number, data[number], key)
+                blob = Blob(data[number], diffs[number], planned.name)
             made.append(blob)
             if planned.owner == number:
                 self.learnable.append(
@@ -159,9 +232,48 @@ class Program:
             layer.emit = self._tell
             runs = step.plan.needs_backward and self.memory.backward
             layer.learn = [learns and runs for learns in step.plan.learn]
+            layer.adds = [True] * len(step.plan.params)
             layer.blobs = [made[i] for i in step.plan.params]
             if layer.blobs:
                 self.params[layer.name] = layer.blobs
+        self._find_first_gradients()
+
+    def _parameter_arrays(
+        self, shared: Mapping[str, list[Blob]]
+    ) -> tuple[dict[int, Array], dict[int, Array]]:
+        """Values and gradients by number, side by side where they learn at the same rate.
+
+        Of parameters that are shared there are no values; they have gradients of their own.
+        """
+        params = self.plan.params
+        owners = {n for n, param in enumerate(params) if param.owner == n}
+        elsewhere = {n for n, param in enumerate(params) if param.layer in shared}
+        found = []
+        for numbers in (owners - elsewhere, owners | elsewhere):
+            order = sorted(numbers, key=lambda n: (params[n].lr_mult, params[n].decay_mult, n))
+            try:
+                arrays = side_by_side([params[n].shape for n in order], self.dtype)
+            except MemoryError as error:
+                largest = max(order, key=lambda n: math.prod(params[n].shape))
+                raise _no_memory(self._layer_of(largest), error) from error
+            found.append(dict(zip(order, arrays, strict=True)))
+        return found[0], found[1]
+
+    def _find_first_gradients(self) -> None:
+        """Which layer is the first in backward to add to the gradient of each parameter."""
+
+        def memory_of(blob: Blob) -> tuple[int, int]:
+            return blob.diff.ctypes.data, blob.diff.nbytes
+
+        waiting = {memory_of(blob): blob for step in self.steps for blob in step.layer.blobs}
+        for step in reversed(self.steps):
+            step.first = [
+                i
+                for i, blob in enumerate(step.layer.blobs)
+                if step.layer.learn[i] and waiting.pop(memory_of(blob), None) is not None
+            ]
+        #: Gradients that no layer computes: they stay 0.
+        self._idle = list(waiting.values())
 
     def _fill(self, number: int, data: Array, key: np.uint64) -> None:
         planned = self.plan.params[number]
@@ -193,13 +305,27 @@ class Program:
         except MemoryError as error:
             largest = self.memory.buffers[self._arena.largest].layer
             raise _no_memory(self.steps[largest].layer, error) from error
-        for step in self.steps[first:stop]:
+        stop = len(self.steps) if stop is None else stop
+        for run in self.runs:
+            if first <= run.number < stop:
+                self._bind_run(run)
+        self._planned = stop
+
+    def _bind_run(self, run: Step | FusedStep) -> None:
+        changed = False
+        for step in run.steps:
             try:
                 self._bind_tops(step)
-                self._bind_step(step)
+                changed |= self._bind_step(step)
             except MemoryError as error:
                 raise _no_memory(step.layer, error) from error
-        self._planned = len(self.steps) if stop is None else stop
+        if changed and isinstance(run, FusedStep):
+            self._bind_group(run)
+
+    def _bind_group(self, run: FusedStep) -> None:
+        works = self.memory.works[self.memory.groups.index(run.group)]
+        wanted = run.group.work(self.plan)
+        run.bind([self._array(n, w.shape) for n, w in zip(works, wanted, strict=True)])
 
     def _bind_tops(self, step: Step) -> None:
         planned, ends, shown = step.plan, step.ends, self.memory.blobs
@@ -223,9 +349,7 @@ class Program:
             step.top.append(hidden)
 
     def _bind_blob(self, blob: Blob, buffers: tuple[int | None, int | None], shape: Shape) -> None:
-        data, diff = (self._array(buffer, shape) for buffer in buffers)
-        if data is None:
-            data = self._nothing
+        data, diff = self._values(buffers[0], shape), self._array(buffers[1], shape)
         if blob.data is not data or blob.diff is not diff:
             blob.bind(data, diff)
 
@@ -237,37 +361,43 @@ class Program:
         if begins.own and (begins.layer, begins.index) == (layer, top):
             self._arena.adopt(buffer, array)
 
+    def _values(self, buffer: int | None, shape: Shape) -> Array:
+        if buffer is None:
+            # What passes between the layers of a group has a shape, but no memory.
+            return self._arena.placeholder(shape)
+        return self._arena.array(self.plan, buffer, shape)
+
     def _array(self, buffer: int | None, shape: Shape) -> Any:
         return None if buffer is None else self._arena.array(self.plan, buffer, shape)
 
-    def _bind_step(self, step: Step, anew: bool = False) -> None:
-        """Give a step its present arrays; with ``anew`` also where they are those that it has."""
+    def _bind_step(self, step: Step, anew: bool = False) -> bool:
+        """Give a step its present arrays, if they are others than it has, or ``anew``; says so."""
         planned, ends, layer = step.plan, step.ends, step.layer
-        values, gradients, addends = (
-            [self._array(n, s) for n, s in zip(numbers, planned.bottom_shapes, strict=True)]
-            for numbers in (ends.bottom_data, ends.bottom_diff, ends.addend)
-        )
-        wanted = layer.work(*planned.bottom_shapes)
-        work = [self._array(n, w.shape) for n, w in zip(ends.work, wanted, strict=True)]
-        tops = [array for blob in step.top for array in (blob.data, blob.diff)]
-        finals = [
-            self._array(self.memory.blobs[name][0], shape)
-            for name, shape in zip(planned.tops, planned.top_shapes, strict=True)
+        shapes = planned.bottom_shapes
+        values = list(map(self._values, ends.bottom_data, shapes))
+        gradients = list(map(self._array, ends.bottom_diff, shapes))
+        addends = list(map(self._array, ends.addend, shapes))
+        work = [
+            self._arena.placeholder(w.shape, w.dtype) if n is None else self._array(n, w.shape)
+            for n, w in zip_longest(ends.work, layer.work(*shapes))
         ]
+        tops = [array for blob in step.top for array in (blob.data, blob.diff)]
+        last = [self.memory.blobs[name][0] for name in planned.tops]
+        finals = list(map(self._values, last, planned.top_shapes))
         arrays = [*values, *gradients, *addends, *work, *tops, *finals]
         same = len(arrays) == len(step.arrays) and all(map(operator.is_, arrays, step.arrays))
         if same and not anew:
-            return
+            return False
         step.arrays = arrays
         # A layer gets a handle of its own: what it may write differs from reader to reader.
         step.bottom = [
-            Blob(self._nothing if data is None else data, diff if addend is None else addend, name)
+            Blob(data, diff if addend is None else addend, name)
             for data, diff, addend, name in zip(
                 values, gradients, addends, planned.bottoms, strict=True
             )
         ]
         step.final_top = [
-            blob if data is blob.data or data is None else Blob(data, blob.diff, blob.name)
+            blob if data is blob.data else Blob(data, blob.diff, blob.name)
             for blob, data in zip(step.top, finals, strict=True)
         ]
         step.additions = [
@@ -284,6 +414,7 @@ class Program:
         layer.work_arrays = work
         if not ends.free_forward:
             layer.setup(step.bottom, step.top)
+        return True
 
     def reshape(self, shapes: Mapping[str, Shape]) -> None:
         """Take other shapes for tops of inputs or data layers; everything after them follows."""
@@ -297,8 +428,11 @@ class Program:
 
     def rebind(self) -> None:
         """Let every layer see the present arrays; to be called after a parameter was bound anew."""
-        for step in self.steps:
-            self._bind_step(step, anew=True)
+        for run in self.runs:
+            for step in run.steps:
+                self._bind_step(step, anew=True)
+            if isinstance(run, FusedStep):
+                self._bind_group(run)
 
     def set_seed(self, seed: int) -> None:
         """Draw random numbers from ``seed`` from now on; parameters stay."""
@@ -318,20 +452,37 @@ class Program:
             self._plan_again({}, self._planned, len(self.steps))
         if start:
             self._enter(start)
-        for step in self.steps[start : last + 1]:
-            layer = step.layer
-            layer.iteration = iteration
-            if layer.dynamic:
-                self._follow(step.number)
-            step.forward()
-            for blob, weight in step.losses:
+        for run in self._between(start, last):
+            for step in run.steps:
+                step.layer.iteration = iteration
+            if run.steps[0].layer.dynamic:
+                self._follow(run.number)
+            run.forward()
+            for blob, weight in run.losses:
                 loss += _weighted(blob.data, weight)
             if self.debug:
-                self._debug_forward(step)
+                self._debug_forward(run)
         if last < len(self.steps) - 1:
             self._leave(start, last)
         self.passes += 1
         return float(loss)
+
+    def _between(self, first: int, last: int) -> Iterator[Step | FusedStep]:
+        """What runs for these layers: groups where they are whole, else layers one by one.
+
+        Raises ValueError for a part of a group of which the memory has only the whole.
+        """
+        for run in self.runs:
+            whole = first <= run.number and run.steps[-1].number <= last
+            if whole and not (self.debug and not self.memory.reused):
+                yield run
+                continue
+            cut = [step for step in run.steps if first <= step.number <= last]
+            if isinstance(run, FusedStep) and cut:
+                if self.memory.reused:
+                    raise ValueError(f"the layers {run.group.name} run as one: {CUT}")
+                run.ran = False
+            yield from cut
 
     def _enter(self, start: int) -> None:
         """Begin in the middle: a layer in place works on what its blob shows."""
@@ -347,9 +498,10 @@ class Program:
                 blob = self._hidden[layer, top]
                 np.copyto(self.blobs[blob.name].flat, blob.flat)
 
-    def backward(self, start: int | None = None, end: int = 0) -> None:
+    def backward(self, start: int | None = None, end: int = 0, *, fresh: bool = False) -> None:
         """Run layers ``start`` down to ``end`` (inclusive) backward; parameter gradients add up.
 
+        ``fresh``, only for a whole pass: they begin anew, quicker than if they were cleared before.
         Raises ValueError where the memory was arranged for forward passes alone.
         """
         if not self.memory.backward:
@@ -357,12 +509,29 @@ class Program:
         first = len(self.steps) if start is None else start + 1
         if start is not None:
             self._clear_unwritten(first, end)
-        for step in reversed(self.steps[end:first]):
-            step.backward()
-            if self.debug and step.plan.needs_backward:
-                self._debug_backward(step)
+        if fresh:
+            for blob in self._idle:
+                blob.diff.fill(0)
+        for run in self._back(first - 1, end):
+            run.backward(fresh)
+            if self.debug:
+                self._debug_backward(run)
         if self.debug:
             self._debug_norms()
+
+    def _back(self, last: int, first: int) -> Iterator[Step | FusedStep]:
+        """What runs backward for these layers: groups where they ran forward.
+
+        Raises ValueError for a part of such a group.
+        """
+        for run in reversed(self.runs):
+            inside = [step for step in reversed(run.steps) if first <= step.number <= last]
+            if not isinstance(run, FusedStep) or not run.ran:
+                yield from inside
+            elif len(inside) == len(run.steps):
+                yield run
+            elif inside:
+                raise ValueError(f"the layers {run.group.name} ran forward as one: {CUT}")
 
     def _clear_unwritten(self, first: int, end: int) -> None:
         """Zero the gradients that layers ``end`` to ``first - 1`` add to but none of them writes.
@@ -424,7 +593,11 @@ class Program:
 
     # -- debug_info -----------------------------------------------------------------------------
 
-    def _debug_forward(self, step: Step) -> None:
+    def _debug_forward(self, run: Step | FusedStep) -> None:
+        for step in run.steps:
+            self._debug_forward_of(step)
+
+    def _debug_forward_of(self, step: Step) -> None:
         for blob in step.top:
             self._tell(
                 DebugLine(
@@ -442,7 +615,12 @@ class Program:
                 )
             )
 
-    def _debug_backward(self, step: Step) -> None:
+    def _debug_backward(self, run: Step | FusedStep) -> None:
+        for step in reversed(run.steps):
+            if step.plan.needs_backward:
+                self._debug_backward_of(step)
+
+    def _debug_backward_of(self, step: Step) -> None:
         for blob in step.bottom:
             if blob.diff is not None:
                 self._tell(

@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import enum
 import math
+import operator
 import os
 import time
 from collections.abc import Callable, Collection, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -43,6 +45,8 @@ from netdef.events import (
 )
 from netdef.kernels.elementwise import sum_of_squares
 from netdef.net import Net
+from netdef.parameters import joined, runs, side_by_side
+from netdef.program import Learnable
 from netdef.proto import netdef_pb2 as pb
 from netdef.prototxt import Document, Positions
 from netdef.solvers import rule
@@ -130,10 +134,9 @@ class Solver:
         self._rule = rule.create(self.param, dtype, self._positions)
         if self._saves_hdf5:
             self._check_names()
-        self._history: list[list[Array]] = [
-            [np.zeros_like(p.blob.flat) for _ in range(self._rule.histories)]
-            for p in self.net.program.learnable
-        ]
+        self._history = self._make_history()
+        self._bound: list[Array] = []
+        self._together: list[_Part] = []
         self._tell(SolverReady())
 
     # -- definition -----------------------------------------------------------------------------
@@ -337,7 +340,10 @@ class Solver:
         self._smoothed = 0.0
         last_shown, shown_at = self.iter, time.perf_counter()
         while self.iter < stop:
-            program.clear_param_diffs()
+            # Callbacks may look at them; else backward begins them anew, which costs less.
+            fresh = not self._callbacks
+            if not fresh:
+                program.clear_param_diffs()
             if (
                 p.test_interval
                 and self.iter % p.test_interval == 0
@@ -353,9 +359,9 @@ class Solver:
             # A script may have given the inputs other shapes since the last iteration.
             self.net.reshape()
             loss = 0.0
-            for _ in range(p.iter_size):
+            for number in range(p.iter_size):
                 loss += program.forward()
-                program.backward()
+                program.backward(fresh=fresh and number == 0)
             self._smooth(loss / p.iter_size, start)
             if not math.isfinite(loss) and not self._warned:
                 self._warned = True
@@ -431,18 +437,44 @@ class Solver:
             self._tell(RateSet(self.iter, rate))
         scale = self._clip() / p.iter_size
         l1 = p.regularization_type == "L1"
-        for learnable, history in zip(self.net.program.learnable, self._history, strict=True):
-            strength = p.weight_decay * learnable.decay_mult
+        for part in self._parts():
+            strength = p.weight_decay * part.decay_mult
             decay = rule.Decay(
                 dtype(scale), dtype(0 if l1 else strength), dtype(strength if l1 else 0)
             )
-            blob = learnable.blob
-            own_rate = rate * learnable.lr_mult
             self._rule.update(
-                rule.Update(blob.flat, blob.flat_diff, history, own_rate, decay, self.iter)
+                rule.Update(
+                    part.weight,
+                    part.gradient,
+                    part.history,
+                    rate * part.lr_mult,
+                    decay,
+                    self.iter,
+                )
             )
-            if self.net.program.debug:
+        if self.net.program.debug:
+            for learnable in self.net.program.learnable:
+                blob = learnable.blob
                 self._debug_update(learnable.layer, learnable.name, blob.data, blob.diff)
+
+    def _make_history(self) -> list[list[Array]]:
+        """What the rule keeps for each parameter, in the order in which parameters lie."""
+        order = _by_rate(self.net.program.learnable)
+        history: list[list[Array]] = [[] for _ in order]
+        for _ in range(self._rule.histories):
+            shapes = [(learnable.blob.count,) for _, learnable in order]
+            for (number, _), kept in zip(order, side_by_side(shapes, self._dtype), strict=True):
+                history[number].append(kept)
+        return history
+
+    def _parts(self) -> list[_Part]:
+        """What is updated in one call each; anew where a parameter was given other arrays."""
+        learnable = self.net.program.learnable
+        present = [array for one in learnable for array in (one.blob.flat, one.blob.flat_diff)]
+        if not (len(present) == len(self._bound) and all(map(operator.is_, present, self._bound))):
+            self._bound = present
+            self._together = _parts(learnable, self._history)
+        return self._together
 
     def _clip(self) -> float:
         """The factor that brings the gradients' norm down to clip_gradients, or 1."""
@@ -642,6 +674,38 @@ class Solver:
 
     def __repr__(self) -> str:
         return f"<{self.param.type}Solver {Path(self.path).name} at iteration {self.iter}>"
+
+
+@dataclass(frozen=True)
+class _Part:
+    """Parameters that lie side by side and learn at one rate, as one flat array each."""
+
+    weight: Array
+    gradient: Array
+    history: list[Array]
+    lr_mult: float
+    decay_mult: float
+
+
+def _by_rate(learnable: Sequence[Learnable]) -> list[tuple[int, Learnable]]:
+    """The parameters with their numbers, those that learn at one rate next to each other."""
+    return sorted(enumerate(learnable), key=lambda one: (one[1].lr_mult, one[1].decay_mult, one[0]))
+
+
+def _parts(learnable: Sequence[Learnable], history: Sequence[Sequence[Array]]) -> list[_Part]:
+    order = _by_rate(learnable)
+    histories = len(history[0]) if history else 0
+    columns = [
+        [one.blob.data for _, one in order],
+        [one.blob.diff for _, one in order],
+        *([history[number][k] for number, _ in order] for k in range(histories)),
+    ]
+    rates = [(one.lr_mult, one.decay_mult) for _, one in order]
+    parts = []
+    for first, stop in runs(columns, rates):
+        weight, gradient, *kept = (joined(column[first:stop]) for column in columns)
+        parts.append(_Part(weight, gradient, kept, *rates[first]))
+    return parts
 
 
 def _net_file(

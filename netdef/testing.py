@@ -219,6 +219,7 @@ class Trial:
         layer.dtype = dtype
         layer.key = layer.draw_key(SEED)
         layer.learn = self.learns
+        layer.adds = [True] * len(params)
         layer.blobs = [
             Blob(self._drawn(draw, shape, _PARAMS + i), np.zeros(shape, dtype), name)
             for i, (draw, (name, shape, *_)) in enumerate(
@@ -515,6 +516,25 @@ def parameter_gradients_accumulate(case: Case) -> None:
                 continue
             name = _gradient_of(blob)
             assert_close(blob.diff, 2 * once[name], TOLERANCE[np.float64], f"{name}, twice")
+
+
+def _writes_gradients(case: Case) -> bool:
+    return case.differentiable and bool(case.layer().writes_gradients)
+
+
+@_check(_writes_gradients)
+def parameter_gradients_are_written_where_asked(case: Case) -> None:
+    """Of parameters in ``writes_gradients`` the gradient is what 0 and an addition would give."""
+    with Trial(case) as trial:
+        expected = trial.run()
+        for i in trial.layer.writes_gradients:
+            if i < len(trial.layer.blobs):
+                trial.layer.adds[i] = False
+                trial.layer.blobs[i].diff.fill(np.nan)
+        for i, blob in enumerate(trial.layer.blobs):
+            if trial.layer.adds[i]:
+                blob.diff.fill(0)
+        assert_same_bits(trial.run(), expected, "where gradients are written")
 
 
 @_check(_differentiable)

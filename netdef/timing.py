@@ -18,7 +18,7 @@ from netdef.events import (
 )
 from netdef.net import Net
 from netdef.plan import Plan
-from netdef.program import Program, Step
+from netdef.program import FusedStep, Program, Step
 from netdef.proto import netdef_pb2 as pb
 from netdef.prototxt import Document
 
@@ -67,7 +67,7 @@ def time_net(net: Net, iterations: int, emit: Callable[[Event], None]) -> Timing
     loss = program.forward()
     run_backward()
     emit(WarmedUp(loss, iterations))
-    watches = [_Watch(step) for step in program.steps]
+    watches = [_Watch(run) for run in program.runs]
     clock = time.perf_counter
     forward = backward = 0.0
     try:
@@ -98,42 +98,46 @@ def time_net(net: Net, iterations: int, emit: Callable[[Event], None]) -> Timing
 
 
 class _Watch:
-    """Adds up the seconds that a step of a program takes in either direction, until removed.
+    """Adds up the seconds that a layer, or a group of layers that run as one, takes in either
+    direction, until removed.
 
     The passes that are timed are thus those that train, not layers run one by one.
     """
 
-    def __init__(self, step: Step) -> None:
-        self.step = step
+    def __init__(self, run: Step | FusedStep) -> None:
+        self.run = run
         self.seconds = {"forward": 0.0, "backward": 0.0}
         for direction in self.seconds:
-            setattr(step, direction, self._timed(direction, getattr(step, direction)))
+            setattr(run, direction, self._timed(direction, getattr(run, direction)))
 
-    def _timed(self, direction: str, run: Callable[[], None]) -> Callable[[], None]:
-        def timed() -> None:
+    def _timed(self, direction: str, run: Callable[..., None]) -> Callable[..., None]:
+        def timed(*how: bool) -> None:
             begun = time.perf_counter()
-            run()
+            run(*how)
             self.seconds[direction] += time.perf_counter() - begun
 
         return timed
 
     def remove(self) -> None:
         for direction in self.seconds:
-            delattr(self.step, direction)
+            delattr(self.run, direction)
 
 
 def _layer_time(program: Program, watch: _Watch, iterations: int) -> LayerTime:
-    plan, layer, ends = program.plan, watch.step.plan, watch.step.ends
-    runs_backward = program.memory.backward
+    plan, run = program.plan, watch.run
+    layers = [(step.plan, step.ends) for step in run.steps]
     costs = {
-        "forward": cost.forward(plan, layer, ends),
-        "backward": cost.backward(plan, layer, ends) if runs_backward else Cost(),
+        "forward": cost.together(plan, cost.forward, layers),
+        "backward": Cost(),
     }
+    if program.memory.backward:
+        costs["backward"] = cost.together(plan, cost.backward, layers)
     forward, backward = (
         Pass(watch.seconds[direction] / iterations, work.flops, work.bytes)
         for direction, work in costs.items()
     )
-    return LayerTime(layer.name, layer.type, forward, backward)
+    name = "+".join(step.layer.name for step in run.steps)
+    return LayerTime(name, "+".join(step.layer.type for step in run.steps), forward, backward)
 
 
 def _batch_size(plan: Plan) -> int:

@@ -47,28 +47,32 @@ ROOMS = {
     "layers": "layer pycaffe jit kernels rng fillers data hdf5 files blob errors events proto",
     # From graph to arrays.
     "plan": "graph layer prototxt blob errors proto",
-    "memory": "plan blob",
+    "fusion": "plan layer blob",
+    "fused": "fusion plan layer jit kernels blob proto",
+    "memory": "fusion plan blob",
     "describe": "memory plan blob",
     "arena": "memory plan blob",
-    "program": "arena memory plan layer kernels rng fillers blob errors events",
+    "parameters": "blob",
+    "program": "arena memory fusion parameters plan layer kernels rng fillers blob errors events",
     "cost": "memory plan proto",
     # Files of parameters.
     "weights": "hdf5 blob errors proto",
     "snapshot": "weights hdf5 blob files errors proto",
     # What users hold.
-    "net": "program memory plan graph layer upgrade prototxt weights snapshot jit rng"
+    "net": "program memory fusion plan graph layer upgrade prototxt weights snapshot jit rng"
     " blob errors events proto",
     "testing": "net layer prototxt jit blob errors proto",
     "evaluate": "net prototxt blob errors events proto",
     "timing": "net program cost plan prototxt events proto",
     "solvers": "jit kernels prototxt blob errors proto",
-    "solver": "net solvers schedule upgrade prototxt weights snapshot kernels jit rng"
-    " blob errors events proto",
+    "solver": "net program parameters solvers schedule upgrade prototxt weights snapshot kernels"
+    " jit rng blob errors events proto",
     # What is said of all of it.
     "reference": "solvers layer schedule fillers prototxt proto",
     "sinks": "plan prototxt errors events proto",
-    "cli": "netdef solver solvers evaluate timing net describe memory plan graph layer upgrade"
-    " prototxt schedule weights snapshot data sinks reference jit blob files errors events proto",
+    "cli": "netdef solver solvers evaluate timing net describe memory fusion plan graph layer"
+    " upgrade prototxt schedule weights snapshot data sinks reference jit blob files errors events"
+    " proto",
     "__main__": "cli",
 }
 
@@ -187,7 +191,11 @@ def test_only_jit_says_how_kernels_are_compiled(module: str) -> None:
 
 @pytest.mark.parametrize(
     ("folder", "decorator", "shared"),
-    [("layers", "register", "common"), ("solvers", "rule", "rule.py")],
+    [
+        ("layers", "register", "common"),
+        ("solvers", "rule", "rule.py"),
+        ("fused", "fuses", "common.py"),
+    ],
 )
 def test_every_file_registers_what_it_holds(folder: str, decorator: str, shared: str) -> None:
     sources = set((REPOSITORY / "netdef" / folder).glob("*.py"))
@@ -195,7 +203,7 @@ def test_every_file_registers_what_it_holds(folder: str, decorator: str, shared:
         source.name
         for source in sources
         if not any(
-            ast.unparse(call).startswith(f"{decorator}(")
+            ast.unparse(call).partition("(")[0] == decorator
             for node in ast.parse(source.read_text("utf-8")).body
             if isinstance(node, ast.ClassDef)
             for call in node.decorator_list

@@ -141,6 +141,14 @@ def overwrites_parameters(right: Pass) -> Pass:
     return run
 
 
+def always_adds(right: Pass) -> Pass:
+    def run(layer: Layer, top: list[Blob], bottom: list[Blob]) -> None:
+        layer.adds = [True] * len(layer.blobs)
+        right(layer, top, bottom)
+
+    return run
+
+
 def learns_everything(right: Pass) -> Pass:
     def run(layer: Layer, top: list[Blob], bottom: list[Blob]) -> None:
         layer.learn = [True] * len(layer.blobs)
@@ -257,6 +265,7 @@ BREAKS: list[tuple[str, str, str, Callable[[Pass], Pass]]] = [
     ("gradient_in_float32", "InnerProduct", "backward", scale_bottom(1.001)),
     ("bottom_gradients_are_overwritten", "ReLU", "backward", adds_to_the_bottom),
     ("parameter_gradients_accumulate", "InnerProduct", "backward", overwrites_parameters),
+    ("parameter_gradients_are_written_where_asked", "InnerProduct", "backward", always_adds),
     (
         "bottoms_without_gradient_are_left_out",
         "InnerProduct",

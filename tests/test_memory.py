@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from itertools import combinations, pairwise
 from typing import Any
 
@@ -9,6 +10,7 @@ import numpy as np
 import pytest
 
 from netdef import graph, prototxt
+from netdef.fusion import groups
 from netdef.memory import Buffer, Memory, arrange, place
 from netdef.plan import Plan, plan
 from netdef.program import Program
@@ -459,19 +461,19 @@ def test_reused_memory_changes_no_bit(name: str, phase: str, dtype: Any) -> None
     assert not backward or any(np.frombuffer(part, np.uint8).any() for part in expected[-2:])
 
 
+@pytest.mark.parametrize("fuses", [False, True])
 @pytest.mark.parametrize("name", NETS)
-def test_nothing_is_read_that_is_not_in_use(name: str) -> None:
+def test_nothing_is_read_that_is_not_in_use(name: str, fuses: bool) -> None:
     """Between two steps, all that nobody is said to need is overwritten."""
-    found = planned(NETS[name])
-    memory = arrange(found, keep=())
-    made, spoiled = (Program(planned(NETS[name]), memory, seed=1) for _ in range(2))
+    made, spoiled = (net_that_trains(NETS[name], fuses) for _ in range(2))
+    memory = spoiled.memory
     expected = run(made, 1)
     random = np.random.default_rng(0)
     for input in spoiled.plan.inputs:
         blob = spoiled.blobs[input]
         blob.data[...] = random.standard_normal(blob.shape)
-    last = 2 * len(found.layers) - 1
-    for moment in range(last + 1):
+    count = len(spoiled.runs)
+    for moment in range(2 * count):
         for n, buffer in enumerate(memory.buffers):
             if not buffer.own and not buffer.first <= moment - 1 < moment <= buffer.last:
                 flat = spoiled._arena._flat[n]
@@ -483,13 +485,82 @@ def test_nothing_is_read_that_is_not_in_use(name: str) -> None:
                 ]
                 if not any(np.shares_memory(flat, other) for other in others):
                     flat.fill(np.nan if flat.dtype.kind == "f" else 0)
-        step = spoiled.steps[min(moment, last - moment)]
-        if moment < len(found.layers):
-            step.forward()
+        if moment < count:
+            spoiled.runs[moment].forward()
         else:
-            step.backward()
+            spoiled.runs[2 * count - 1 - moment].backward()
     gradients = [param.blob.diff.tobytes() for param in spoiled.learnable]
     assert gradients == expected[-len(gradients) :]
+
+
+def net_that_trains(text: str, fuses: bool, keep: Any = ()) -> Program:
+    found = planned(text)
+    grouped = groups(found, keep=keep) if fuses else ()
+    return Program(found, arrange(found, grouped, keep=keep), np.float64, seed=1)
+
+
+IN_PLACE = ("ReLU", "BatchNorm", "Scale", "Dropout", "Sigmoid")
+OPERATIONS = ("SUM", "SUM", "SUM", "MAX", "PROD")
+WINDOW = "pooling_param { kernel_size: 3 stride: 1 pad: 1 }"
+
+
+def drawn_net(seed: int) -> str:
+    """A net of layers drawn one by one, each on blobs drawn from those that are there."""
+    random = np.random.default_rng(seed)
+
+    def draw(names: Sequence[str]) -> str:
+        return names[random.integers(len(names))]
+
+    text, blobs, unread = IMAGES + conv("c", "x"), ["c"], ["c"]
+    for number in range(random.integers(6, 16)):
+        kind, top = draw(["in place", "sum", "join", "neuron", "pool", "conv"]), f"t{number}"
+        if kind == "in place":
+            # On what nobody has read yet.
+            if unread:
+                bottom = draw(unread)
+                text += layer(draw(IN_PLACE), bottom, bottom, name=top)
+            continue
+        read = [draw(blobs), draw(blobs)][: 2 if kind in ("sum", "join") else 1]
+        if kind == "sum":
+            how = f"eltwise_param {{ operation: {draw(OPERATIONS)} }}"
+            text += layer("Eltwise", " ".join(read), top, how)
+        elif kind == "join":
+            text += layer("Concat", " ".join(read), f"{top}_joined") + conv(top, f"{top}_joined")
+        elif kind == "neuron":
+            text += layer(draw(["ReLU", "TanH"]), read[0], top)
+        elif kind == "pool":
+            text += layer("Pooling", read[0], top, WINDOW)
+        else:
+            # Often with what will be fused with it.
+            text += conv(top, read[0]) + draw(["", relu(top), layer("BatchNorm", top, top)])
+        blobs.append(top)
+        unread = [name for name in (*unread, top) if name not in read]
+    total = "reduction_param { operation: SUMSQ } loss_weight: 0.5"
+    return text + "".join(layer("Reduction", name, f"sum_of_{name}", total) for name in unread)
+
+
+@pytest.mark.parametrize("seed", range(40))
+def test_any_net_gives_the_same_however_its_memory_is_arranged(seed: int) -> None:
+    text = drawn_net(seed)
+    found = planned(text)
+    expected = Program(found, arrange(found, apart=True), np.float64, seed=1)
+    losses = []
+    for fuses, keep in ((False, None), (True, None), (False, ()), (True, ())):
+        made = net_that_trains(text, fuses, keep)
+        for each in (expected, made):
+            for number, name in enumerate(found.inputs):
+                random = np.random.default_rng(number)
+                each.blobs[name].data[...] = random.standard_normal(each.blobs[name].shape)
+            each.passes = 0
+            losses.append(each.forward())
+            each.backward(fresh=True)
+        assert losses[-1] == pytest.approx(losses[0], rel=1e-9)
+        for mine, theirs in zip(made.learnable, expected.learnable, strict=True):
+            wanted = theirs.blob.diff
+            atol = 1e-9 * (1 + np.abs(wanted).max(initial=0))
+            np.testing.assert_allclose(
+                mine.blob.diff, wanted, rtol=1e-8, atol=atol, err_msg=mine.layer
+            )
 
 
 def test_memory_for_forward_alone_refuses_backward() -> None:

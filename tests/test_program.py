@@ -239,6 +239,33 @@ def test_gradients_of_parameters_add_up_and_those_of_blobs_do_not() -> None:
     assert not any(param.blob.diff.any() for param in made.learnable)
 
 
+SHARED = (
+    input_of("x", "b")
+    + ip("a", "x", 'param { name: "w" }')
+    + ip("c", "a", 'param { name: "w" }')
+    + ip("alone", "x")
+    + loss("c")
+)
+
+
+@pytest.mark.parametrize("text", [DIAMOND, BRANCHES, SHARED])
+def test_gradients_that_begin_anew_are_those_of_cleared_ones(text: str) -> None:
+    made, fresh = program(text), program(text)
+    wanted = gradients(made)
+    for _ in range(2):
+        # Whatever the last update has left there.
+        for param in fresh.learnable:
+            param.blob.diff.fill(np.nan)
+        fill(fresh)
+        fresh.forward()
+        fresh.backward(fresh=True)
+        for name, blobs in fresh.params.items():
+            for i, blob in enumerate(blobs):
+                np.testing.assert_array_equal(blob.diff, wanted[f"{name}/{i}"], err_msg=name)
+    fresh.backward()
+    np.testing.assert_allclose(fresh.params["c"][0].diff, 2 * wanted["c/0"], rtol=1e-6)
+
+
 def test_a_parameter_with_lr_mult_0_gets_no_gradient() -> None:
     fixed = "param { lr_mult: 0 } param { lr_mult: 1 }"
     made = program(input_of("x", "b") + ip("a", "x", fixed) + loss("a"))

@@ -23,6 +23,7 @@ from netdef.errors import (
     SolverError,
     WeightsError,
 )
+from netdef.net import Net
 from netdef.proto import netdef_pb2 as pb
 from netdef.solver import Action, Solver
 from netdef.solver import test_net_of as net_to_test
@@ -427,6 +428,44 @@ def test_multipliers_of_a_parameter(make: Made) -> None:
     expected = before[0] - 0.1 * 3 * (residual.T @ X / 4 + 0.25 * 2 * before[0])
     np.testing.assert_allclose(weight(solver), expected, rtol=1e-5, atol=1e-6)
     assert np.array_equal(solver.net.params["ip"][1].data, before[1])
+
+
+def test_parameters_of_one_rate_are_updated_together(make: Made) -> None:
+    """And as they would be one by one: a rule works on each value by itself."""
+    second = FIT[FIT.index('layer {\n  name: "ip"') : FIT.index('layer { name: "loss"')]
+    second = second.replace('"ip"', '"ip2"').replace('bottom: "x"', 'bottom: "ip"')
+    Path("net.prototxt").write_text(
+        FIT.replace('bottom: "ip" bottom: "y"', 'bottom: "ip2" bottom: "y"').replace(
+            'layer { name: "loss"', second + 'layer { name: "loss"'
+        )
+    )
+    solver, apart = (
+        make("momentum: 0.5\nweight_decay: 0.25"),
+        make("momentum: 0.5\nweight_decay: 0.25"),
+    )
+    assert len(solver._parts()) == 1
+    for blobs in apart.net.params.values():
+        for blob in blobs:
+            blob.bind(blob.data.copy(), blob.diff)
+    apart.net.program.rebind()
+    assert len(apart._parts()) == 4
+    for _ in range(3):
+        solver.step(1)
+        apart.step(1)
+    for name, blobs in solver.net.params.items():
+        for mine, theirs in zip(blobs, apart.net.params[name], strict=True):
+            assert mine.data.tobytes() == theirs.data.tobytes()
+
+
+def test_parameters_of_another_net_are_updated_where_they_are(make: Made) -> None:
+    solver = make("base_lr: 0.5")
+    other = Net("net.prototxt", pb.TRAIN)
+    solver.step(1)
+    solver.net.share_with(other)
+    before = other.params["ip"][0].data.copy()
+    solver.step(1)
+    assert not np.array_equal(other.params["ip"][0].data, before)
+    assert other.params["ip"][0].data is weight(solver)
 
 
 POLICIES: dict[str, tuple[str, Callable[[int], float]]] = {

@@ -70,6 +70,29 @@ def test_what_is_told() -> None:
         assert (layer.backward.flops, layer.backward.bytes) == (work.flops, work.bytes)
 
 
+def test_layers_that_run_as_one_have_one_line() -> None:
+    """And what passes between them is not moved: y, and backward its gradient."""
+    net = Net.from_text(CONVOLVED, TRAIN, seed=1, keep=())
+    result = time_net(net, 1, lambda event: None)
+    (line,) = [layer for layer in result.layers if "conv" in layer.name]
+    assert (line.name, line.type) == ("conv+relu", "Convolution+ReLU")
+    x, y, weights = 2 * 3 * 5 * 5, 2 * 4 * 5 * 5, 4 * 3 + 4
+    assert line.forward.bytes == 4 * (x + weights + y)
+    assert line.forward.flops == 2 * 4 * 3 * 2 * 5 * 5
+    assert line.forward.seconds > 0
+    assert line.backward.seconds > 0
+
+
+CONVOLVED = """
+layer { name: "data" type: "Input" top: "data"
+  input_param { shape { dim: 2 dim: 3 dim: 5 dim: 5 } } }
+layer { name: "conv" type: "Convolution" bottom: "data" top: "conv"
+  convolution_param { num_output: 4 kernel_size: 1 } }
+layer { name: "relu" type: "ReLU" bottom: "conv" top: "relu" }
+layer { name: "sum" type: "Reduction" bottom: "relu" top: "sum" loss_weight: 1 }
+"""
+
+
 def test_times_add_up() -> None:
     result = time_net(Net.from_text(NET, TRAIN, seed=1), 5, lambda event: None)
     assert all(layer.forward.seconds > 0 for layer in result.layers)

@@ -7,7 +7,7 @@ from typing import Any
 
 import numpy as np
 
-from netdef.blob import Blob, Shape, shape_text
+from netdef.blob import Array, Blob, Shape, shape_text
 from netdef.jit import serial
 from netdef.kernels.channels import NONE, affine, moments, scale, standardize_backward
 from netdef.layer import Layer, Param, register
@@ -70,7 +70,7 @@ class BatchNorm(Layer):
 
     @property
     def backward_reads(self) -> Collection[str]:
-        return () if self._uses_stored else ("bottom",)
+        return () if self.uses_stored else ("bottom",)
 
     def params(self, *bottoms: Shape) -> Iterator[Param]:
         zero = pb.FillerParameter(type="constant", value=0)
@@ -83,36 +83,45 @@ class BatchNorm(Layer):
         self._view = _, channels, _ = around(bottom[0].shape, 1)
         self._mean, self._variance, self._factor = scratch((3, channels), np.float64)
         self._sums = scratch((4, channels), np.float64)
-        needs_x = bottom[0].diff is not None and not self._uses_stored
+        needs_x = bottom[0].diff is not None and not self.uses_stored
         self._kept = Kept(bottom[0], top[0], needs_x)
 
     def forward(self, bottom: list[Blob], top: list[Blob]) -> None:
-        mean, variance, factor = (blob.flat for blob in self.blobs)
         self._kept.keep()
-        if self._uses_stored:
+        x, y = (blob.data.reshape(self._view) for blob in (bottom[0], top[0]))
+        mean, factor = self.statistics(x)
+        affine(x, mean, factor, NONE, False, y)
+
+    def statistics(self, x: Array) -> tuple[Array, Array]:
+        """The mean and 1 / deviation of each channel that this pass takes, float64 [C].
+
+        Of the batch x, [N, C, S], which is then stored, or what is stored.
+        """
+        mean, variance, factor = (blob.flat for blob in self.blobs)
+        if self.uses_stored:
             _recall(mean, variance, factor, self._mean, self._variance)
         else:
-            moments(bottom[0].data.reshape(self._view), self._mean, self._variance)
-            count = self._view[0] * self._view[2]
+            moments(x, self._mean, self._variance)
+            count = x.shape[0] * x.shape[2]
             if count:
                 fraction = self.dtype(self.config.moving_average_fraction)
                 _store(self._mean, self._variance, count, fraction, mean, variance, factor)
         _invert(self._variance, float(self.config.eps), self._factor)
-        x, y = (blob.data.reshape(self._view) for blob in (bottom[0], top[0]))
-        affine(x, self._mean, self._factor, NONE, False, y)
+        return self._mean, self._factor
 
     def backward(self, top: list[Blob], bottom: list[Blob]) -> None:
         if bottom[0].diff is None:
             return
         dy, dx = (diff.reshape(self._view) for diff in (top[0].diff, bottom[0].diff))
-        if self._uses_stored:
+        if self.uses_stored:
             scale(dy, self._factor, dx)
             return
         x = self._kept.flat.reshape(self._view)
         standardize_backward(dy, x, self._mean, self._factor, self._sums, dx)
 
     @property
-    def _uses_stored(self) -> bool:
+    def uses_stored(self) -> bool:
+        """Whether passes take the stored mean and variance, not those of the batch."""
         c = self.config
         return bool(c.use_global_stats if c.HasField("use_global_stats") else self.phase == pb.TEST)
 

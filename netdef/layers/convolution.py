@@ -58,10 +58,28 @@ class Convolution(FilterBank):
         return self.slide(x, axis)
 
     def forward(self, bottom: list[Blob], top: list[Blob]) -> None:
-        weight = self.blobs[0].data
-        bias = self.blobs[1].flat if self.config.bias_term else self._no_bias
         for x, y in zip(bottom, top, strict=True):
-            kernels.forward(self._geometry, self.images(x.data), weight, bias, self.images(y.data))
+            self.convolve(x.data, self.bias, y.data)
+
+    @property
+    def bias(self) -> Array:
+        """What is added to each output channel, [num_output], or [0] for nothing."""
+        return self.blobs[1].flat if self.config.bias_term else self._no_bias
+
+    def convolve(
+        self,
+        x: Array,
+        bias: Array,
+        y: Array,
+        scale: Array | None = None,
+        addend: Array | None = None,
+        rectify: bool = False,
+    ) -> None:
+        """y = the convolution of x; then, as far as given, times ``scale``, plus ``bias``, plus
+        ``addend``, and 0 where that is negative."""
+        weight, images = self.blobs[0].data, self.images
+        more = None if addend is None else images(addend)
+        kernels.forward(self._geometry, images(x), weight, bias, images(y), scale, more, rectify)
 
     def data_gradient(self, dy: Array, dx: Array) -> None:
         kernels.backward_data(self._geometry, self.blobs[0].data, dy, dx)

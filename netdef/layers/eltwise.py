@@ -61,6 +61,11 @@ class Eltwise(Layer):
     def backward_reads(self) -> Collection[str]:
         return ("bottom",) if self.config.operation == pb.EltwiseParameter.PROD else ()
 
+    @property
+    def plain_sum(self) -> bool:
+        c = self.config
+        return c.operation == pb.EltwiseParameter.SUM and all(factor == 1 for factor in c.coeff)
+
     def shapes(self, *bottoms: Shape) -> list[Shape]:
         c = self.config
         if c.coeff and len(c.coeff) != len(bottoms):
@@ -81,7 +86,7 @@ class Eltwise(Layer):
 
     def setup(self, bottom: list[Blob], top: list[Blob]) -> None:
         operation = self.config.operation
-        self._coeff = [self.dtype(c) for c in self.config.coeff or [1] * len(bottom)]
+        self.coeff = [self.dtype(c) for c in self.config.coeff or [1] * len(bottom)]
         others_move = any(blob.diff is not None for blob in bottom[1:])
         is_prod = operation == pb.EltwiseParameter.PROD
         self._kept = Kept(bottom[0], top[0], is_prod and others_move)
@@ -92,8 +97,8 @@ class Eltwise(Layer):
         self._kept.keep()
         first, second, *rest = (blob.flat for blob in bottom)
         if operation == pb.EltwiseParameter.SUM:
-            _weighted(first, self._coeff[0], second, self._coeff[1], y)
-            for x, coeff in zip(rest, self._coeff[2:], strict=True):
+            _weighted(first, self.coeff[0], second, self.coeff[1], y)
+            for x, coeff in zip(rest, self.coeff[2:], strict=True):
                 _weighted(y, self.dtype(1), x, coeff, y)
         elif operation == pb.EltwiseParameter.PROD:
             multiply(first, second, y)
@@ -108,10 +113,10 @@ class Eltwise(Layer):
         operation, dy = self.config.operation, top[0].flat_diff
         # In place, the gradient of the first bottom takes the place of that of the top: it is last.
         for i, blob in reversed(list(enumerate(bottom))):
-            if blob.diff is None:
+            if blob.diff is None or (self.plain_sum and blob.diff is top[0].diff):
                 continue
             if operation == pb.EltwiseParameter.SUM:
-                scale_into(dy, self._coeff[i], blob.flat_diff)
+                scale_into(dy, self.coeff[i], blob.flat_diff)
             elif operation == pb.EltwiseParameter.PROD:
                 self._chain_product(i, bottom, dy, blob.flat_diff)
             else:

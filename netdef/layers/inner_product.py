@@ -47,6 +47,7 @@ class InnerProduct(Layer):
     """
 
     backward_reads = ("bottom",)
+    writes_gradients = frozenset({0})
 
     def shapes(self, *bottoms: Shape) -> list[Shape]:
         (x,) = bottoms
@@ -82,9 +83,9 @@ class InnerProduct(Layer):
         x, dy = as_rows(bottom[0].data, self._axis), as_rows(top[0].diff, self._axis)
         if self.learn[0]:
             if c.transpose:
-                gemm(x, dy, weight.diff, transpose_a=True, accumulate=True)
+                gemm(x, dy, weight.diff, transpose_a=True, accumulate=self.adds[0])
             else:
-                gemm(dy, x, weight.diff, transpose_a=True, accumulate=True)
+                gemm(dy, x, weight.diff, transpose_a=True, accumulate=self.adds[0])
         if c.bias_term and self.learn[1]:
             add_column_sums(dy, self.blobs[1].flat_diff)
         if bottom[0].diff is not None:

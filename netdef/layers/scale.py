@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 
-from netdef.blob import Blob, Shape
+from netdef.blob import Array, Blob, Shape
 from netdef.kernels.channels import NONE, add_dots, add_sums, affine, scale
 from netdef.layer import Layer, Param, register
 from netdef.layers.common.arrays import Kept
@@ -68,8 +68,7 @@ class Scale(Layer):
     def forward(self, bottom: list[Blob], top: list[Blob]) -> None:
         self._kept.keep()
         x, y = (blob.data.reshape(self._view) for blob in (bottom[0], top[0]))
-        bias = self.blobs[-1].flat if self.config.bias_term else NONE
-        affine(x, NONE, self._scale.flat, bias, False, y)
+        affine(x, NONE, self.factor, self.bias, False, y)
 
     def backward(self, top: list[Blob], bottom: list[Blob]) -> None:
         dy = top[0].diff.reshape(self._view)
@@ -84,6 +83,16 @@ class Scale(Layer):
             add_sums(dy, bias_diff)
         if bottom[0].diff is not None:
             scale(dy, self._scale.flat, bottom[0].diff.reshape(self._view))
+
+    @property
+    def factor(self) -> Array:
+        """What it multiplies by, as one axis."""
+        return self._scale.flat
+
+    @property
+    def bias(self) -> Array:
+        """What it then adds, as one axis; NONE without ``bias_term``."""
+        return self.blobs[-1].flat if self.config.bias_term else NONE
 
     def _scale_shape(self, x: Shape, *second: Shape) -> Shape:
         return second[0] if second else learned_axes(self, x, "scale_param")
