@@ -7,7 +7,9 @@ from typing import Any
 import numpy as np
 
 from netdef.blob import Array
-from netdef.jit import inline, kernel, prange
+from netdef.jit import kernel, prange
+from netdef.kernels import lanes, transcendental
+from netdef.kernels.lanes import LANES
 
 #: Values that one job of a sum takes: fixed, so that sums do not depend on the number of threads.
 BLOCK = 4096
@@ -44,18 +46,24 @@ def sum_of_squares(x: Array) -> float:
 @kernel
 def _sums_of_squares(x: Any, blocks: Any) -> None:
     for block in prange(blocks.size):
-        total = 0.0
-        for i in range(block * BLOCK, min(x.size, (block + 1) * BLOCK)):
-            value = np.float64(x[i])
-            total += value * value
-        blocks[block] = total
+        first = block * BLOCK
+        end = min(x.size, first + BLOCK)
+        whole = end - (end - first) % LANES
+        total = lanes.fill(0.0)
+        for i in range(first, whole, LANES):
+            value = lanes.double(lanes.load(x, i))
+            total = lanes.fma(value, value, total)
+        if whole < end:
+            value = lanes.double(lanes.load_part(x, whole, whole, end, x.dtype.type(0)))
+            total = lanes.fma(value, value, total)
+        blocks[block] = lanes.total(total)
 
 
 @kernel
 def tanh(x: Any, y: Any) -> None:
     """y = tanh(x); ``y`` may be ``x``"""
     for i in prange(x.size):
-        y[i] = np.tanh(x[i])
+        y[i] = transcendental.tanh(x[i])
 
 
 @kernel
@@ -64,10 +72,3 @@ def tanh_backward(y: Any, dy: Any, dx: Any) -> None:
     one = y.dtype.type(1)
     for i in prange(y.size):
         dx[i] = dy[i] * (one - y[i] * y[i])
-
-
-@inline
-def sigmoid(x: Any) -> Any:
-    """1 / (1 + e^-x) by way of tanh, as Caffe's Sigmoid computes it."""
-    half = type(x)(0.5)
-    return half * np.tanh(half * x) + half

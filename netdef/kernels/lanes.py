@@ -13,8 +13,8 @@ the edge of an image has nothing to load there. Here all three are written out::
 float32 with AVX-512, two with AVX2, four with NEON: LLVM splits what does not fit.
 
 Arrays are C-contiguous and of any number of axes; an index counts their values in memory order, and
-is not checked. Arithmetic is ``+ - *`` between lanes of one type, and ``/`` of floats; comparison,
-``>`` and ``==``, gives lanes of truth, which are joined by ``&``; nothing compares with NaN.
+is not checked. Arithmetic is ``+ - *`` between lanes of one type, and ``/`` of floats. Comparison,
+``> <= ==``, gives lanes of truth, which ``&`` joins; a NaN compares with nothing.
 """
 
 from __future__ import annotations
@@ -383,4 +383,5 @@ _define(operator.mul, "fmul", "mul")
 _define(operator.truediv, "fdiv", "")
 _define(operator.and_, "", "and_")
 _define(operator.gt, ">", ">", compares=True)
+_define(operator.le, "<=", "<=", compares=True)
 _define(operator.eq, "==", "==", compares=True)

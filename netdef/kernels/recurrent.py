@@ -11,6 +11,7 @@ from typing import Any
 import numpy as np
 
 from netdef.jit import inline, kernel, prange
+from netdef.kernels.transcendental import sigmoid, tanh
 
 #: Neighbours that one job takes: few enough to share one long row among all threads.
 BLOCK = 64
@@ -61,22 +62,26 @@ def sum_steps(x: Any, total: Any) -> None:
 @kernel
 def lstm_unit(c_prev: Any, gates: Any, cont: Any, opened: Any, c: Any, h: Any) -> None:
     """One step of LSTM; ``opened`` keeps the activations of ``gates`` and may be the same."""
-    size = c.shape[1]
-    blocks = (size + BLOCK - 1) // BLOCK
+    size = np.uint64(c.shape[1])
+    blocks = (c.shape[1] + BLOCK - 1) // BLOCK
     for job in prange(c.shape[0] * blocks):
         n = job // blocks
-        first = job % blocks * BLOCK
-        for d in range(first, min(first + BLOCK, size)):
-            i = _sigmoid(gates[n, d])
-            f = _sigmoid(gates[n, size + d])
-            o = _sigmoid(gates[n, 2 * size + d])
-            g = np.tanh(gates[n, 3 * size + d])
-            opened[n, d] = i
-            opened[n, size + d] = f
-            opened[n, 2 * size + d] = o
-            opened[n, 3 * size + d] = g
-            c[n, d] = _cell(c_prev[n, d], cont[n], i, f, g)
-            h[n, d] = o * np.tanh(c[n, d])
+        first = np.uint64(job % blocks * BLOCK)
+        end = min(first + np.uint64(BLOCK), size)
+        # Gates that open, then the candidate, then what comes of them: short loops are vectorised.
+        for gate in range(3):
+            begin = np.uint64(gate) * size
+            for d in range(begin + first, begin + end):
+                opened[n, d] = sigmoid(gates[n, d])
+        third = np.uint64(3) * size
+        for d in range(third + first, third + end):
+            opened[n, d] = tanh(gates[n, d])
+        for d in range(first, end):
+            i, f = opened[n, d], opened[n, size + d]
+            o, g = opened[n, size + size + d], opened[n, third + d]
+            cell = _cell(c_prev[n, d], cont[n], i, f, g)
+            c[n, d] = cell
+            h[n, d] = o * tanh(cell)
 
 
 @kernel
@@ -84,34 +89,30 @@ def lstm_unit_backward(
     c_prev: Any, opened: Any, cont: Any, dc: Any, dh: Any, dgates: Any, dc_prev: Any
 ) -> None:
     """The gradients of that step; ``dc_prev`` may be ``dc``."""
-    size = dc.shape[1]
+    size = np.uint64(dc.shape[1])
+    second, third = size + size, size + size + size
     zero = dc.dtype.type(0)
     one = dc.dtype.type(1)
-    blocks = (size + BLOCK - 1) // BLOCK
+    blocks = (dc.shape[1] + BLOCK - 1) // BLOCK
     for job in prange(dc.shape[0] * blocks):
         n = job // blocks
-        first = job % blocks * BLOCK
-        for d in range(first, min(first + BLOCK, size)):
+        first = np.uint64(job % blocks * BLOCK)
+        for d in range(first, min(first + np.uint64(BLOCK), size)):
             i = opened[n, d]
             f = opened[n, size + d]
-            o = opened[n, 2 * size + d]
-            g = opened[n, 3 * size + d]
+            o = opened[n, second + d]
+            g = opened[n, third + d]
+            slant = dh[n, d]
             # Computed anew: the top may have been overwritten since.
-            tanh_c = np.tanh(_cell(c_prev[n, d], cont[n], i, f, g))
-            d_cell = dc[n, d] + dh[n, d] * o * (one - tanh_c * tanh_c)
+            tanh_c = tanh(_cell(c_prev[n, d], cont[n], i, f, g))
+            d_cell = dc[n, d] + slant * o * (one - tanh_c * tanh_c)
             kept = zero if cont[n] == 0 else cont[n] * f * d_cell
+            before = zero if cont[n] == 0 else kept * c_prev[n, d] * (one - f)
             dgates[n, d] = d_cell * g * i * (one - i)
-            dgates[n, size + d] = zero if cont[n] == 0 else kept * c_prev[n, d] * (one - f)
-            dgates[n, 2 * size + d] = dh[n, d] * tanh_c * o * (one - o)
-            dgates[n, 3 * size + d] = d_cell * i * (one - g * g)
+            dgates[n, size + d] = before
+            dgates[n, second + d] = slant * tanh_c * o * (one - o)
+            dgates[n, third + d] = d_cell * i * (one - g * g)
             dc_prev[n, d] = kept
-
-
-@inline
-def _sigmoid(x: Any) -> Any:
-    # By way of exp, as Caffe's LSTM computes it; its Sigmoid goes by tanh and rounds otherwise.
-    one = type(x)(1)
-    return one / (one + np.exp(-x))
 
 
 @inline

@@ -4,10 +4,9 @@ from __future__ import annotations
 
 from typing import Any
 
-import numpy as np
-
 from netdef.blob import Array
 from netdef.jit import kernel, prange
+from netdef.kernels.transcendental import sigmoid, softplus
 from netdef.layer import register
 from netdef.layers.common.neuron import Neuron
 
@@ -50,16 +49,10 @@ class BNLL(Neuron):
 @kernel
 def _map(x: Any, y: Any) -> None:
     for i in prange(x.size):
-        # The exponent is never positive, so nothing overflows.
-        if x[i] > 0:
-            y[i] = x[i] + np.log1p(np.exp(-x[i]))
-        else:
-            y[i] = np.log1p(np.exp(x[i]))
+        y[i] = softplus(x[i])
 
 
 @kernel
 def _chain(x: Any, dy: Any, dx: Any) -> None:
-    one = x.dtype.type(1)
     for i in prange(x.size):
-        # Where e^-x is infinite the gradient is 0, as it should be.
-        dx[i] = dy[i] / (one + np.exp(-x[i]))
+        dx[i] = dy[i] * sigmoid(x[i])

@@ -5,10 +5,9 @@ from __future__ import annotations
 from collections.abc import Collection
 from typing import Any
 
-import numpy as np
-
 from netdef.blob import Array
 from netdef.jit import kernel, prange
+from netdef.kernels.transcendental import expm1
 from netdef.layer import register
 from netdef.layers.common.neuron import Neuron
 
@@ -64,7 +63,8 @@ class ELU(Neuron):
 @kernel
 def _map(x: Any, alpha: Any, y: Any) -> None:
     for i in prange(x.size):
-        y[i] = x[i] if x[i] > 0 else alpha * np.expm1(x[i])
+        below = alpha * expm1(x[i])
+        y[i] = x[i] if x[i] > 0 else below
 
 
 @kernel

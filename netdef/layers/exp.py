@@ -4,10 +4,9 @@ from __future__ import annotations
 
 from typing import Any
 
-import numpy as np
-
 from netdef.blob import Array
 from netdef.jit import kernel, prange
+from netdef.kernels.transcendental import exp
 from netdef.layer import register
 from netdef.layers.common.neuron import Based
 
@@ -51,7 +50,7 @@ class Exp(Based):
 @kernel
 def _map(x: Any, log_base: Any, scale: Any, shift: Any, y: Any) -> None:
     for i in prange(x.size):
-        y[i] = np.exp(log_base * (shift + scale * x[i]))
+        y[i] = exp(log_base * (shift + scale * x[i]))
 
 
 @kernel

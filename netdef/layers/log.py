@@ -4,10 +4,9 @@ from __future__ import annotations
 
 from typing import Any
 
-import numpy as np
-
 from netdef.blob import Array, Shape
 from netdef.jit import kernel, prange
+from netdef.kernels.transcendental import log
 from netdef.layer import register
 from netdef.layers.common.neuron import Based
 
@@ -57,7 +56,7 @@ class Log(Based):
 @kernel
 def _map(x: Any, log_base: Any, scale: Any, shift: Any, y: Any) -> None:
     for i in prange(x.size):
-        y[i] = np.log(shift + scale * x[i]) / log_base
+        y[i] = log(shift + scale * x[i]) / log_base
 
 
 @kernel

@@ -7,6 +7,7 @@ from typing import Any
 
 from netdef.blob import Array, Blob
 from netdef.jit import inline, kernel, prange
+from netdef.kernels.transcendental import power as raised
 from netdef.layer import register
 from netdef.layers.common.neuron import Neuron
 
@@ -86,7 +87,7 @@ def _raised(value: Any, power: Any, one: Any) -> Any:
         return value
     if power == 2:
         return value * value
-    return value**power
+    return raised(value, power)
 
 
 @kernel

@@ -9,7 +9,9 @@ from typing import Any
 import numpy as np
 
 from netdef.blob import Array, Blob, Shape, shape_text
-from netdef.jit import kernel, prange
+from netdef.jit import inline, kernel, prange
+from netdef.kernels import lanes
+from netdef.kernels.lanes import LANES
 from netdef.layer import Param, register
 from netdef.layers.common.arrays import scratch
 from netdef.layers.common.neuron import Neuron
@@ -95,8 +97,10 @@ def _map(x: Any, slope: Any, y: Any) -> None:
     for job in prange(x.shape[0] * x.shape[1]):
         n = job // x.shape[1]
         c = job % x.shape[1]
+        a = slope[c]
         for p in range(x.shape[2]):
-            y[n, c, p] = slope[c] * x[n, c, p] if x[n, c, p] <= 0 else x[n, c, p]
+            value = x[n, c, p]
+            y[n, c, p] = a * value if value <= 0 else value
 
 
 @kernel
@@ -105,13 +109,31 @@ def _backward(x: Any, slope: Any, dy: Any, wanted: Any, dx: Any, sums: Any) -> N
     for job in prange(x.shape[0] * x.shape[1]):
         n = job // x.shape[1]
         c = job % x.shape[1]
-        total = 0.0
-        for p in range(x.shape[2]):
-            if x[n, c, p] <= 0:
-                total += np.float64(dy[n, c, p]) * np.float64(x[n, c, p])
-            if wanted:
-                dx[n, c, p] = dy[n, c, p] if x[n, c, p] > 0 else slope[c] * dy[n, c, p]
-        sums[n, c] = total
+        # Before dx, which may take the place of dy.
+        sums[n, c] = _sum_below(x, dy, job * x.shape[2], x.shape[2])
+        if wanted:
+            a = slope[c]
+            for p in range(x.shape[2]):
+                slant = dy[n, c, p]
+                dx[n, c, p] = slant if x[n, c, p] > 0 else a * slant
+
+
+@inline
+def _sum_below(x: Any, dy: Any, first: Any, count: Any) -> Any:
+    """The sum of dy x over those x of a line that are not above 0."""
+    zero = x.dtype.type(0)
+    end = first + count
+    whole = end - count % LANES
+    nothing, total = lanes.fill(0.0), lanes.fill(0.0)
+    for i in range(first, end, LANES):
+        if i < whole:
+            value, slant = lanes.load(x, i), lanes.load(dy, i)
+        else:
+            value = lanes.load_part(x, i, i, end, zero)
+            slant = lanes.load_part(dy, i, i, end, zero)
+        product = lanes.double(value) * lanes.double(slant)
+        total = total + lanes.choose(value <= lanes.fill(zero), product, nothing)
+    return lanes.total(total)
 
 
 @kernel

@@ -8,8 +8,10 @@ from typing import Any
 import numpy as np
 
 from netdef.blob import Blob, Shape
-from netdef.jit import kernel, prange
+from netdef.jit import inline, kernel, prange
 from netdef.kernels.elementwise import BLOCK
+from netdef.kernels.lanes import LANES
+from netdef.kernels.transcendental import sigmoid, softplus
 from netdef.layer import register
 from netdef.layers.common.arrays import scratch
 from netdef.layers.common.axes import check_same_items
@@ -58,7 +60,7 @@ class SigmoidCrossEntropyLoss(Loss):
 
     def setup(self, bottom: list[Blob], top: list[Blob]) -> None:
         blocks = -(-bottom[0].count // BLOCK)
-        self._sums = scratch((blocks,), np.float64)
+        self._sums = scratch((blocks, LANES), np.float64)
         self._counts = scratch((blocks,), np.int64)
         self._ignored = ignored_label(self.message.loss_param)
         self._mode = normalization(self.message.loss_param, pb.LossParameter.BATCH_SIZE)
@@ -76,28 +78,37 @@ class SigmoidCrossEntropyLoss(Loss):
 
 @kernel
 def _add_up(x: Any, target: Any, ignore: Any, has_ignore: Any, sums: Any, counts: Any) -> None:
-    """The sum of each block of values, and how many of them are not ignored."""
-    zero, one = x.dtype.type(0), x.dtype.type(1)
-    for block in prange(sums.size):
-        total = 0.0
+    """The sums of each block of values, and how many of them are not ignored.
+
+    Sum k is that of every LANES-th value from the k-th on: so a loop over k is vectorised.
+    """
+    for block in prange(sums.shape[0]):
+        first = block * BLOCK
+        end = min(x.size, first + BLOCK)
         count = 0
-        for i in range(block * BLOCK, min(x.size, (block + 1) * BLOCK)):
-            if not is_ignored(target[i], ignore, has_ignore):
-                # exp never sees a positive number.
-                step = one if x[i] >= 0 else zero
-                total += x[i] * (step - target[i]) + np.log1p(np.exp(-abs(x[i])))
-                count += 1
-        sums[block] = total
+        for i in range(np.uint64(first), np.uint64(end)):
+            count += 0 if is_ignored(target[i], ignore, has_ignore) else 1
         counts[block] = count
+        for k in range(LANES):
+            sums[block, k] = 0.0
+        for group in range(first, end - LANES + 1, LANES):
+            for k in range(LANES):
+                i = np.uint64(group + k)
+                loss = _loss(x[i], target[i])
+                sums[block, k] += 0.0 if is_ignored(target[i], ignore, has_ignore) else loss
+        for i in range(end - (end - first) % LANES, end):
+            if not is_ignored(target[i], ignore, has_ignore):
+                sums[block, i % LANES] += _loss(x[i], target[i])
+
+
+@inline
+def _loss(x: Any, target: Any) -> Any:
+    # log(1 + e^x) - t x, without a difference of large numbers.
+    return np.float64(max(x, type(x)(0)) - x * target + softplus(-abs(x)))
 
 
 @kernel
 def _slopes(x: Any, target: Any, ignore: Any, has_ignore: Any, scale: Any, dx: Any) -> None:
-    one = x.dtype.type(1)
     for i in prange(x.size):
-        if is_ignored(target[i], ignore, has_ignore):
-            dx[i] = x.dtype.type(0)
-        else:
-            e = np.exp(-abs(x[i]))
-            sigmoid = (one if x[i] >= 0 else e) / (one + e)
-            dx[i] = (sigmoid - target[i]) * scale
+        slope = (sigmoid(x[i]) - target[i]) * scale
+        dx[i] = x.dtype.type(0) if is_ignored(target[i], ignore, has_ignore) else slope

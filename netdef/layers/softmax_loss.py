@@ -8,6 +8,7 @@ import numpy as np
 
 from netdef.blob import Array
 from netdef.jit import kernel, prange
+from netdef.kernels.softmax import BLOCK
 from netdef.layer import register
 from netdef.layers.common.loss import SoftmaxLoss
 
@@ -50,7 +51,10 @@ class SoftmaxWithLoss(SoftmaxLoss):
         _losses(x, labels, losses)
 
     def slopes(self, x: Array, labels: Array, scale: Any, dx: Array) -> None:
-        _slopes(x, labels, scale, dx)
+        if x.shape[2] == 1:
+            _slopes_of_lines(x.reshape(x.shape[:2]), labels, scale, dx.reshape(x.shape[:2]))
+        else:
+            _slopes(x, labels, scale, dx)
 
 
 @kernel
@@ -67,13 +71,29 @@ def _losses(prob: Any, labels: Any, losses: Any) -> None:
 
 
 @kernel
+def _slopes_of_lines(prob: Any, labels: Any, scale: Any, dx: Any) -> None:
+    zero, one = dx.dtype.type(0), dx.dtype.type(1)
+    for i in prange(labels.size):
+        label = labels[i]
+        for c in range(prob.shape[1]):
+            dx[i, c] = prob[i, c] * scale if label >= 0 else zero
+        if label >= 0:
+            dx[i, label] = (prob[i, label] - one) * scale
+
+
+@kernel
 def _slopes(prob: Any, labels: Any, scale: Any, dx: Any) -> None:
     classes, inner = prob.shape[1], prob.shape[2]
-    for job in prange(labels.size):
-        i = job // inner
-        j = job % inner
-        label = labels[job]
+    blocks = (inner + BLOCK - 1) // BLOCK
+    zero, one = dx.dtype.type(0), dx.dtype.type(1)
+    for job in prange(prob.shape[0] * blocks):
+        i = job // blocks
+        first = np.uint64(job % blocks * BLOCK)
+        end = np.uint64(min(inner, job % blocks * BLOCK + BLOCK))
         for c in range(classes):
-            dx[i, c, j] = prob[i, c, j] * scale if label >= 0 else dx.dtype.type(0)
-        if label >= 0:
-            dx[i, label, j] = (prob[i, label, j] - prob.dtype.type(1)) * scale
+            for j in range(first, end):
+                dx[i, c, j] = prob[i, c, j] * scale if labels[i * inner + j] >= 0 else zero
+        for j in range(first, end):
+            label = labels[i * inner + j]
+            if label >= 0:
+                dx[i, label, j] = (prob[i, label, j] - one) * scale

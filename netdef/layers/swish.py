@@ -6,7 +6,7 @@ from typing import Any
 
 from netdef.blob import Array
 from netdef.jit import kernel, prange
-from netdef.kernels.elementwise import sigmoid
+from netdef.kernels.transcendental import sigmoid
 from netdef.layer import register
 from netdef.layers.common.neuron import Neuron
 

@@ -69,15 +69,16 @@ def _arithmetic(x: Any, z: Any, y: Any) -> None:
     lanes.store(y, 3 * LANES, lanes.choose(a > b, a, b))
     lanes.store(y, 4 * LANES, lanes.choose(a == b, a, b))
     lanes.store(y, 5 * LANES, lanes.choose((a > b) & (a > c), a, b))
+    lanes.store(y, 6 * LANES, lanes.choose(a <= b, a, b))
 
 
 @kinds
 def test_arithmetic(dtype: type[Any]) -> None:
-    a, b, y = drawn(dtype), drawn(dtype, 1), np.zeros((6, LANES), dtype)
+    a, b, y = drawn(dtype), drawn(dtype, 1), np.zeros((7, LANES), dtype)
     b[::3] = a[::3]
     _arithmetic(a, b, y)
     larger, both = np.where(a > b, a, b), np.where((a > b) & (a > a[0]), a, b)
-    np.testing.assert_array_equal(y, [a + b, a - b, a * b, larger, b, both])
+    np.testing.assert_array_equal(y, [a + b, a - b, a * b, larger, b, both, np.minimum(a, b)])
 
 
 @serial
@@ -108,12 +109,13 @@ def test_arithmetic_of_floats(dtype: type[Any]) -> None:
 
 
 def test_nothing_compares_with_nan() -> None:
-    a, y = np.full(LANES, np.nan, np.float32), np.zeros((6, LANES), np.float32)
+    a, y = np.full(LANES, np.nan, np.float32), np.zeros((7, LANES), np.float32)
     b = np.arange(LANES, dtype=np.float32)
     for x, z in ((a, b), (b, a), (a, a)):
         _arithmetic(x, z, y)
         np.testing.assert_array_equal(y[3], z)
         np.testing.assert_array_equal(y[4], z)
+        np.testing.assert_array_equal(y[6], z)
 
 
 @serial
