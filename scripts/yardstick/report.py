@@ -20,6 +20,11 @@ TITLES = {
     "infer1": "Inference of one image",
 }
 
+#: A row is marked where other processes used more than this share of the machine.
+DISTURBED = 0.03
+MARK = " (*)"
+MARKED = " (*): other processes used the machine, too."
+
 #: Where to look for the fastest of PyTorch, and for its smallest memory.
 TORCH = (*FORMATS, "torch-fused")
 
@@ -74,13 +79,14 @@ def _race_table(record: Record, what: str, threads: int, rows: list[Row]) -> Tab
         f"{TITLES[what]}, {_threads(threads)}",
         "Milliseconds, medians. "
         + ("One step is forward, backward and update. " if training else "")
-        + "Ratios above 1 say that netdef is faster; PyTorch counts in its better memory format.",
+        + "Ratios above 1 say that netdef is faster; PyTorch counts in its better memory format."
+        + _marked(rows),
         heading,
     )
     for row in rows:
         engines = row["engines"]
         own = engines.get("netdef", {}).get("median")
-        cells = [NETS[row["net"]].title, str(row["batch"])]
+        cells = [NETS[row["net"]].title + _mark(row), str(row["batch"])]
         cells += [_ms(engines.get(name, {}).get("median")) for name in columns]
         cells += [_ms(row.get("caffe"))] if caffe else []
         cells.append(_ratio(_least(engines, FORMATS), own))
@@ -111,18 +117,18 @@ def _start_table(rows: Iterable[Row]) -> Table:
     return table
 
 
-def _scaling_table(rows: Iterable[Row]) -> Table:
+def _scaling_table(rows: list[Row]) -> Table:
     table = Table(
         "Scaling of CaffeNet's training step",
         "Each row took turns with batch 64 on all threads, to whose time for an image the last "
-        "column is the ratio.",
+        "column is the ratio." + _marked(rows),
         ["batch", "threads", "ms", "ms an image", "images/s", "time for an image"],
     )
     for row in sorted(rows, key=lambda row: (-row["threads"], row["batch"])):
         image = row["median"] / row["batch"]
         table.rows.append(
             [
-                str(row["batch"]),
+                str(row["batch"]) + _mark(row),
                 str(row["threads"]),
                 _ms(row["median"]),
                 _ms(image),
@@ -131,6 +137,14 @@ def _scaling_table(rows: Iterable[Row]) -> Table:
             ]
         )
     return table
+
+
+def _mark(row: Row) -> str:
+    return MARK if row["others"] > DISTURBED else ""
+
+
+def _marked(rows: Iterable[Row]) -> str:
+    return MARKED if any(map(_mark, rows)) else ""
 
 
 def _threads(count: int) -> str:

@@ -70,6 +70,11 @@ class Worker:
         compiled, imported_bytes = self._receive()
         self.started = Started(time.perf_counter() - begun, compiled, imported_bytes)
 
+    @property
+    def pid(self) -> int:
+        assert self._process.pid is not None
+        return self._process.pid
+
     def turn(self, seconds: float, at_most: int | None = None) -> Turn:
         """Take steps for about ``seconds``, one at least, and ``at_most`` so many."""
         self._pipe.send((seconds, at_most))

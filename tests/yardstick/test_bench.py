@@ -3,6 +3,10 @@
 from __future__ import annotations
 
 import json
+import os
+import subprocess
+import sys
+import time
 from pathlib import Path
 
 import pytest
@@ -10,7 +14,7 @@ import pytest
 from yardstick import machine
 from yardstick.bench import main
 from yardstick.engines import Job
-from yardstick.race import race
+from yardstick.race import TICKS, _Load, _ticks, race
 from yardstick.record import Record
 from yardstick.workers import Worker, WorkerError, in_new_process
 
@@ -19,13 +23,29 @@ INFER = Job("netdef", "lenet", "infer", 2, 1)
 
 def test_workers_take_turns() -> None:
     train = Job("netdef", "lenet", "train", 2, 1)
-    results = race([INFER, train], seconds=60, iterations=3)
-    assert [result.job for result in results] == [INFER, train]
-    for result in results:
+    raced = race([INFER, train], seconds=60, iterations=3)
+    assert [result.job for result in raced.results] == [INFER, train]
+    assert 0 <= raced.others <= 1
+    for result in raced.results:
         assert len(result.seconds) == 3
         assert all(seconds > 0 for seconds in result.seconds)
         assert result.median == sorted(result.seconds)[1]
         assert result.memory > 0
+
+
+def test_what_others_use_is_noticed() -> None:
+    """A process that computes all the time takes a core; of those named, nothing is counted."""
+    spinning = subprocess.Popen([sys.executable, "-c", "while True: pass"])
+    try:
+        foreign = _Load([os.getpid()])
+        own = _Load([os.getpid(), spinning.pid])
+        before = _ticks(spinning.pid)
+        while _ticks(spinning.pid) < before + 0.5 * TICKS:
+            time.sleep(0.01)
+        assert foreign.others() > own.others()
+    finally:
+        spinning.kill()
+        spinning.wait()
 
 
 def test_a_worker_that_dies() -> None:

@@ -35,6 +35,7 @@ def race(net: str, what: str = "train", threads: int = 2, **engines: Any) -> dic
         "flops": 10**9,
         "engines": {name.replace("_", "-"): values for name, values in engines.items()},
         "caffe": None,
+        "others": 0.0,
     }
 
 
@@ -138,8 +139,12 @@ def test_inference() -> None:
 def test_starts_and_scaling() -> None:
     record = Record(MACHINE)
     record.put("starts", {"net": "lenet", "threads": 2, "cold": 25.04, "warm": 0.9, "torch": None})
-    record.put("scaling", {"batch": 8, "threads": 2, "median": 0.25, "reference": 1.6})
-    record.put("scaling", {"batch": 64, "threads": 1, "median": 3.2, "reference": 1.6})
+    record.put(
+        "scaling", {"batch": 8, "threads": 2, "median": 0.25, "reference": 1.6, "others": 0.0}
+    )
+    record.put(
+        "scaling", {"batch": 64, "threads": 1, "median": 3.2, "reference": 1.6, "others": 0.0}
+    )
     start, scaling = report.tables(record)
     assert start.rows == [["LeNet", "64", "25.0", "0.9", "-"]]
     assert [(row["batch"], row["threads"], row["time for an image"]) for row in cells(scaling)] == [
@@ -147,6 +152,19 @@ def test_starts_and_scaling() -> None:
         ("64", "1", "2.00"),
     ]
     assert cells(scaling)[0]["images/s"] == "32"
+
+
+def test_rows_that_others_disturbed_are_marked() -> None:
+    record = Record(MACHINE)
+    record.put("races", {**race("lenet", netdef=engine(1.0)), "others": 0.2})
+    record.put("races", race("vgg16", netdef=engine(1.0)))
+    record.put(
+        "scaling", {"batch": 8, "threads": 2, "median": 1.0, "reference": 1.0, "others": 0.5}
+    )
+    races, scaling = report.tables(record)
+    assert [row[0] for row in races.rows] == ["LeNet (*)", "VGG-16"]
+    assert [row[0] for row in scaling.rows] == ["8 (*)"]
+    assert races.note.endswith("(*): other processes used the machine, too.")
 
 
 def test_forms() -> None:
