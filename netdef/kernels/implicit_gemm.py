@@ -15,8 +15,11 @@ images, into memory that stays in its second-level cache::
        at a time       | w     |  | y |   |   |   |  one tile after the other; w is read in place
                        +-------+  +---+---+---+---+
 
-Positions of neighbouring images share panels, so small planes waste no lanes. What follows the
-product (bias, scale, addition, ReLU) happens to a job's part of y while it is in the cache.
+Positions of neighbouring images share panels, so small planes waste no lanes. Where there are few
+positions, a panel holds several slices, so that each row of w is read once and in one go. What
+follows the product (bias, scale, addition, ReLU) happens to rows of y while they are in the cache.
+A pointwise convolution uses each value it gathers less often than others: the tiles it multiplies
+ask for what is gathered next.
 
 Source: Goto & van de Geijn, "Anatomy of high-performance matrix multiplication", 2008, for the
 blocking.
@@ -32,10 +35,28 @@ from netdef.blob import Array
 from netdef.jit import inline, kernel, num_threads, prange, workspace
 from netdef.kernels.geometry import Geometry
 from netdef.kernels.im2col import gather
-from netdef.kernels.microkernel import DEPTH, ROWS, columns, columns_of, multiply_tile
+from netdef.kernels.microkernel import (
+    DEPTH,
+    ROWS,
+    VECTORS,
+    columns,
+    columns_of,
+    multiply_tile,
+    multiply_tile_ahead,
+)
+from netdef.kernels.vectors import VECTOR_BYTES, copy_lanes, lanes
 
 #: Panels that a job gathers at once: with DEPTH they take half of a second-level cache of 512 KiB.
 PANELS = 8
+
+#: Bytes after which addresses fall on the same few lines of the first-level cache. Rows of the left
+#: factor that lie a multiple of this apart are copied, to PIECE_ROW elements from one another.
+WAY = 4096
+PIECE_ROW = DEPTH + 16
+
+#: Lines of the cache of LINE_BYTES that a row of a panel can touch.
+LINE_BYTES = 64
+LINES = 1 + VECTORS * VECTOR_BYTES // LINE_BYTES
 
 
 class Epilogue(NamedTuple):
@@ -72,7 +93,7 @@ def multiply_transposed(g: Geometry, dy: Array, weight: Array, dx: Array) -> Non
 def multiply_turned(turned: Geometry, dy: Array, weight: Array, dx: Array) -> None:
     """dx = the data gradient of a convolution whose ``flipped`` geometry this is."""
     e = turned.extents
-    packed = workspace(weight.size + _panels_size(dx), dx.dtype)[: weight.size]
+    packed = workspace(weight.size + num_threads() * _scratch_of(dx), dx.dtype)[: weight.size]
     _turn(e, weight, packed)
     taps = e.channels * e.window
     left = _Left(e.outputs * taps, taps, 1)
@@ -85,17 +106,18 @@ def no_epilogue(y: Array) -> Epilogue:
     return Epilogue(nothing, nothing, nothing, False)
 
 
-def _panels_size(y: Array) -> int:
-    """Scratch memory for the panels, and one tile, of every worker."""
-    return num_threads() * (PANELS * DEPTH + ROWS) * columns_of(y.itemsize)
+def _scratch_of(y: Array) -> int:
+    """Scratch memory of a worker: panels, a tile, and a piece of the left factor."""
+    return (PANELS * DEPTH + ROWS) * columns_of(y.itemsize) + ROWS * PIECE_ROW
 
 
 def _run(
     g: Geometry, x: Array, left: Array, at: _Left, y: Array, epilogue: Epilogue, skip: int = 0
 ) -> None:
     if y.size:
-        work = workspace(skip + _panels_size(y), y.dtype)[skip:]
-        _multiply(g.extents, g.source, g.taps, x, left, at, y, epilogue, work, num_threads())
+        each = _scratch_of(y)
+        work = workspace(skip + num_threads() * each, y.dtype)[skip:]
+        _multiply(g.extents, g.source, g.taps, x, left, at, y, epilogue, work, each, num_threads())
 
 
 @kernel
@@ -124,8 +146,10 @@ def _multiply(
     y: Any,
     epilogue: Any,
     work: Any,
+    each: Any,
     workers: Any,
 ) -> None:
+    """``work`` holds ``each`` elements of scratch memory for each worker."""
     like = y.dtype.type(0)
     size = y.itemsize
     wide = columns(like)
@@ -133,16 +157,22 @@ def _multiply(
     total = y.size // (e.groups * e.outputs)  # positions of all images
     panels = (total + wide - 1) // wide
     row_tiles = (e.outputs + ROWS - 1) // ROWS
-    # Parts of the positions, and of the outputs where those are too few for all workers.
+    # Parts of the positions. Where those are too few for all workers, either these are cut further
+    # or the outputs are shared: what is longer.
     parts = (panels + PANELS - 1) // PANELS
-    parts = min(panels, (parts + workers - 1) // workers * workers)
     shares = 1
+    if parts * e.groups >= workers or total > e.outputs:
+        parts = min(panels, (parts + workers - 1) // workers * workers)
     if parts * e.groups < workers:
         shares = min(row_tiles, (workers + parts * e.groups - 1) // (parts * e.groups))
+    # Taps gathered at once: more slices than one where the panels are few.
+    most = (panels + parts - 1) // parts
+    span = PANELS // most * DEPTH
     jobs = e.groups * parts * shares
     for worker in prange(workers):
-        panel_at = worker * (PANELS * DEPTH + ROWS) * wide
+        panel_at = worker * each
         tile_at = panel_at + PANELS * DEPTH * wide
+        left_at = tile_at + ROWS * wide
         for job in range(jobs * worker // workers, jobs * (worker + 1) // workers):
             group = job // (parts * shares)
             part = job // shares % parts
@@ -151,8 +181,8 @@ def _multiply(
             end_row = min(e.outputs, (share + 1) * row_tiles // shares * ROWS)
             first = part * panels // parts * wide
             end = min(total, (part + 1) * panels // parts * wide)
-            for t in range(0, depth, DEPTH):
-                steps = min(DEPTH, depth - t)
+            for begin in range(0, depth, span):
+                taps_here = min(span, depth - begin)
                 for j in range(first, end, wide):
                     gather(
                         e,
@@ -160,46 +190,95 @@ def _multiply(
                         taps,
                         x,
                         group,
-                        t,
-                        steps,
+                        begin,
+                        taps_here,
                         j,
                         min(wide, end - j),
                         work,
-                        panel_at + (j - first) * steps,
+                        panel_at + (j - first) * taps_here,
                         wide,
                     )
                 for row in range(first_row, end_row, ROWS):
-                    a = left.ctypes.data
-                    a += (group * at.group + row * at.row + t * at.column) * size
                     rows = min(ROWS, end_row - row)
-                    for j in range(first, end, wide):
-                        b = work.ctypes.data + (panel_at + (j - first) * steps) * size
-                        count = min(wide, end - j)
-                        n = j // e.positions
-                        p = j - n * e.positions
-                        c = ((n * e.groups + group) * e.outputs + row) * e.positions + p
-                        if p + count <= e.positions:
-                            multiply_tile(
-                                like,
-                                steps,
-                                a,
-                                at.row,
-                                at.column,
-                                b,
-                                wide,
-                                y.ctypes.data + c * size,
-                                e.positions,
-                                rows,
-                                count,
-                                t,
-                            )
-                            continue
-                        tile = work.ctypes.data + tile_at * size
-                        multiply_tile(
-                            like, steps, a, at.row, at.column, b, wide, tile, wide, rows, count, 0
-                        )
-                        _scatter_tile(e, work, tile_at, wide, y, c, p, rows, count, t > 0)
-            _finish(e, y, epilogue, group, first_row, end_row, first, end)
+                    for t in range(begin, begin + taps_here, DEPTH):
+                        steps = min(DEPTH, depth - t)
+                        a = left.ctypes.data
+                        a += (group * at.group + row * at.row + t * at.column) * size
+                        a_row, a_column = at.row, at.column
+                        if a_column == 1 and a_row * size % WAY == 0 and end - first > wide:
+                            piece = work.ctypes.data + left_at * size
+                            _copy_rows(like, size, a, a_row, rows, steps, piece)
+                            a, a_row = piece, PIECE_ROW
+                        for j in range(first, end, wide):
+                            b = panel_at + (j - first) * taps_here + (t - begin) * wide
+                            count = min(wide, end - j)
+                            n = j // e.positions
+                            p = j - n * e.positions
+                            c = ((n * e.groups + group) * e.outputs + row) * e.positions + p
+                            spans = p + count > e.positions
+                            c_at, c_row, add = y.ctypes.data + c * size, e.positions, t
+                            if spans:
+                                c_at, c_row, add = work.ctypes.data + tile_at * size, wide, 0
+                            # While a panel is multiplied, what its place holds next is asked for:
+                            # the first tiles of rows have one line of the cache each.
+                            line = (row - first_row) // ROWS
+                            if e.window == 1 and e.plane == e.positions and line < LINES:
+                                ahead = _seen(e, group, t + span, j)
+                                if t + span >= depth:
+                                    following = min(total - 1, j + end - first)
+                                    ahead = _seen(e, group, t - begin, following)
+                                multiply_tile_ahead(
+                                    like,
+                                    steps,
+                                    a,
+                                    a_row,
+                                    a_column,
+                                    work.ctypes.data + b * size,
+                                    wide,
+                                    c_at,
+                                    c_row,
+                                    rows,
+                                    count,
+                                    add,
+                                    x.ctypes.data + ahead * size + line * LINE_BYTES,
+                                    e.plane,
+                                )
+                            else:
+                                multiply_tile(
+                                    like,
+                                    steps,
+                                    a,
+                                    a_row,
+                                    a_column,
+                                    work.ctypes.data + b * size,
+                                    wide,
+                                    c_at,
+                                    c_row,
+                                    rows,
+                                    count,
+                                    add,
+                                )
+                            if spans:
+                                _scatter_tile(e, work, tile_at, wide, y, c, p, rows, count, t > 0)
+                    if begin + taps_here == depth:
+                        _finish(e, y, epilogue, group, row, row + rows, first, end)
+
+
+@inline
+def _seen(e: Any, group: Any, channel: Any, j: Any) -> Any:
+    """Where a pointwise convolution reads a channel of a group at position j of the batch."""
+    n = j // e.positions
+    return ((n * e.groups + group) * e.channels + channel) * e.plane + j - n * e.positions
+
+
+@inline
+def _copy_rows(like: Any, size: Any, a: Any, a_row: Any, rows: Any, steps: Any, piece: Any) -> None:
+    """A piece of the left factor, with rows PIECE_ROW elements apart."""
+    for i in range(rows):
+        for k in range(0, steps, lanes(like)):
+            source = a + (i * a_row + k) * size
+            target = piece + (i * PIECE_ROW + k) * size
+            copy_lanes(like, target, source, 0, steps - k, steps - k)
 
 
 @inline
@@ -249,12 +328,11 @@ def _finish(
 
     An unsigned index cannot count from the back: only so the loops are vectorised.
     """
-    scales = epilogue.scale.size > 0
-    shifts = epilogue.bias.size > 0
-    adds = epilogue.addend.size > 0
-    if not (scales or shifts or adds or epilogue.rectify):
+    if not (epilogue.scale.size or epilogue.bias.size or epilogue.addend.size or epilogue.rectify):
         return
+    one = y.dtype.type(1)
     zero = y.dtype.type(0)
+    floor = zero if epilogue.rectify else y.dtype.type(-np.inf)
     while first < end:
         n = first // e.positions
         p = first - n * e.positions
@@ -262,20 +340,16 @@ def _finish(
         for row in range(first_row, end_row):
             m = group * e.outputs + row
             at = (n * e.groups * e.outputs + m) * e.positions + p
-            if scales:
-                factor = epilogue.scale[m]
+            factor = epilogue.scale[m] if epilogue.scale.size else one
+            offset = epilogue.bias[m] if epilogue.bias.size else zero
+            if epilogue.addend.size:
                 for i in range(run):
-                    y[np.uint64(at + i)] *= factor
-            if shifts:
-                offset = epilogue.bias[m]
-                for i in range(run):
-                    y[np.uint64(at + i)] += offset
-            if adds:
-                for i in range(run):
-                    y[np.uint64(at + i)] += epilogue.addend[np.uint64(at + i)]
-            if epilogue.rectify:
-                for i in range(run):
-                    value = y[np.uint64(at + i)]
+                    value = y[np.uint64(at + i)] * factor + offset
+                    value += epilogue.addend[np.uint64(at + i)]
                     # A NaN stays one.
-                    y[np.uint64(at + i)] = zero if value < zero else value
+                    y[np.uint64(at + i)] = floor if value < floor else value
+            else:
+                for i in range(run):
+                    value = y[np.uint64(at + i)] * factor + offset
+                    y[np.uint64(at + i)] = floor if value < floor else value
         first += run

@@ -94,8 +94,41 @@ def multiply_tile(
     signature = types.void(like, *[types.int64] * 11)
 
     def codegen(context: Any, builder: Any, signature: Any, args: Any) -> Any:
-        element = context.get_value_type(signature.args[0])
-        builder.call(_whole(builder.module, Vectors(element)), args[1:])
+        vectors = Vectors(context.get_value_type(signature.args[0]))
+        builder.call(_whole(builder.module, vectors, fetches=False), args[1:])
+        return context.get_dummy_value()
+
+    return signature, codegen
+
+
+@intrinsic  # type: ignore[untyped-decorator]
+def multiply_tile_ahead(
+    typingctx: Any,
+    like: Any,
+    k: Any,
+    a: Any,
+    a_row: Any,
+    a_column: Any,
+    b: Any,
+    b_row: Any,
+    c: Any,
+    c_row: Any,
+    rows: Any,
+    lanes: Any,
+    accumulate: Any,
+    ahead: Any,
+    ahead_row: Any,
+) -> Any:
+    """``multiply_tile``, which meanwhile brings what is wanted next into the cache.
+
+    Each step over k asks for the cache line of one address, the first ``ahead``, each following one
+    ``ahead_row`` elements on. Where there is no memory, nothing happens.
+    """
+    signature = types.void(like, *[types.int64] * 13)
+
+    def codegen(context: Any, builder: Any, signature: Any, args: Any) -> Any:
+        vectors = Vectors(context.get_value_type(signature.args[0]))
+        builder.call(_whole(builder.module, vectors, fetches=True), args[1:])
         return context.get_dummy_value()
 
     return signature, codegen
@@ -108,17 +141,18 @@ def _number(n: int) -> Any:
     return ir.Constant(_I64, n)
 
 
-def _whole(module: Any, vectors: Vectors) -> Any:
-    """The function (k, a, a_row, a_column, b, b_row, c, c_row, rows, lanes, accumulate).
+def _whole(module: Any, vectors: Vectors, fetches: bool) -> Any:
+    """The function (k, a, a_row, a_column, b, b_row, c, c_row, rows, lanes, accumulate) and, where
+    it ``fetches``, (ahead, ahead_row).
 
     A function of its own, not part of whatever calls it: so its registers are allotted once and
     well, and a kernel that calls it from three places compiles it once.
     """
-    name = f"netdef.multiply_tile.{vectors.name}"
+    name = f"netdef.multiply_tile{'.ahead' if fetches else ''}.{vectors.name}"
     if name in module.globals:
         return module.globals[name]
-    function = _declare(module, name, 11)
-    k, a, a_row, a_column, b, b_row, c, c_row, rows, lanes, accumulate = function.args
+    function = _declare(module, name, 13 if fetches else 11)
+    k, a, a_row, a_column, b, b_row, c, c_row, rows, lanes, accumulate, *ahead = function.args
     builder = ir.IRBuilder(function.append_basic_block("entry"))
 
     def part(count: int, across: int, done: Any) -> None:
@@ -126,9 +160,9 @@ def _whole(module: Any, vectors: Vectors) -> Any:
         skipped = builder.mul(done, _number(vectors.size))
         first_a = builder.add(a, builder.mul(skipped, a_row))
         first_c = builder.add(c, builder.mul(skipped, c_row))
-        tile = _tile(module, vectors, count, across)
+        tile = _tile(module, vectors, count, across, fetches)
         given = [k, first_a, a_row, a_column, b, b_row, first_c, c_row, lanes, accumulate]
-        builder.call(tile, given)
+        builder.call(tile, [*given, *ahead])
 
     narrow = builder.icmp_signed("<=", lanes, _number(vectors.lanes))
     with builder.if_else(narrow) as branches:
@@ -155,13 +189,13 @@ def _declare(module: Any, name: str, arguments: int) -> Any:
     return function
 
 
-def _tile(module: Any, vectors: Vectors, rows: int, across: int) -> Any:
-    """The function (k, a, a_row, a_column, b, b_row, c, c_row, lanes, accumulate) of one size."""
-    name = f"netdef.multiply_tile.{vectors.name}.{rows}x{across}"
+def _tile(module: Any, vectors: Vectors, rows: int, across: int, fetches: bool) -> Any:
+    """The function of one size: its arguments are those of the whole, without ``rows``."""
+    name = f"netdef.multiply_tile{'.ahead' if fetches else ''}.{vectors.name}.{rows}x{across}"
     if name in module.globals:
         return module.globals[name]
-    function = _declare(module, name, 10)
-    k, a, a_row, a_column, b, b_row, c, c_row, lanes, accumulate = function.args
+    function = _declare(module, name, 12 if fetches else 10)
+    k, a, a_row, a_column, b, b_row, c, c_row, lanes, accumulate, *ahead = function.args
     entry = function.append_basic_block("entry")
     loop = function.append_basic_block("depth")
     done = function.append_basic_block("done")
@@ -178,6 +212,10 @@ def _tile(module: Any, vectors: Vectors, rows: int, across: int) -> Any:
     for row in sums:
         for phi in row:
             phi.add_incoming(vectors.zero, entry)
+    if fetches:
+        first, row = ahead
+        place = builder.gep(vectors.pointer(builder, first), [builder.mul(step, row)])
+        vectors.prefetch(builder, place)
     wide = [
         vectors.load(builder, builder.gep(pb, [_number(j * vectors.lanes)])) for j in range(across)
     ]

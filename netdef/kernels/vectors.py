@@ -22,6 +22,7 @@ _features = llvm.get_host_cpu_features()
 VECTOR_BYTES = 64 if _features.get("avx512f") else 32 if _features.get("avx") else 16
 
 _I32, _I64 = ir.IntType(32), ir.IntType(64)
+_BYTES = ir.IntType(8).as_pointer()
 
 
 def lanes_of(itemsize: int) -> int:
@@ -30,13 +31,16 @@ def lanes_of(itemsize: int) -> int:
 
 
 class Vectors:
-    """Emits LLVM IR on vectors of one element type, ``lanes`` elements each."""
+    """Emits LLVM IR on vectors of one element type, ``lanes`` elements each.
 
-    def __init__(self, element: Any) -> None:
+    ``part`` of them is as many as the machine's registers hold, divided by that.
+    """
+
+    def __init__(self, element: Any, part: int = 1) -> None:
         self.element = element
         #: Bytes of an element.
         self.size = 8 if isinstance(element, ir.DoubleType) else 4
-        self.lanes = lanes_of(self.size)
+        self.lanes = lanes_of(self.size) // part
         self.type = ir.VectorType(element, self.lanes)
         self.zero = ir.Constant(self.type, [0.0] * self.lanes)
         #: As LLVM calls the type.
@@ -70,6 +74,14 @@ class Vectors:
         name = f"masked.store.{self.name}.p0{self.name}"
         write = self._function(builder, ir.VoidType(), kind, name)
         builder.call(write, [value, place, self._alignment, mask])
+
+    def prefetch(self, builder: Any, pointer: Any) -> None:
+        """Ask for the cache line of an address; where there is no memory, nothing happens."""
+        place = builder.bitcast(pointer, _BYTES)
+        fetch = self._function(builder, ir.VoidType(), [_BYTES, _I32, _I32, _I32], "prefetch.p0i8")
+        # To read, into the second-level cache, data.
+        hints = [ir.Constant(_I32, value) for value in (0, 2, 1)]
+        builder.call(fetch, [place, *hints])
 
     def mask(self, builder: Any, low: Any, high: Any) -> Any:
         """The lanes from ``low`` to below ``high``, which may lie outside of the vector."""

@@ -46,24 +46,32 @@ from netdef.kernels.winograd_transforms import (
     add_windows_3,
     add_windows_5,
     transform_gradients_2,
+    transform_gradients_2_half,
     transform_gradients_4,
+    transform_gradients_4_half,
     transform_inputs_2,
+    transform_inputs_2_half,
     transform_inputs_4,
+    transform_inputs_4_half,
     transform_sums_2,
+    transform_sums_2_half,
     transform_sums_4,
+    transform_sums_4_half,
     transform_windows_3,
     transform_windows_5,
 )
 
-#: Below so many channels or outputs the transforms cost more than the multiplications they save.
-FEWEST = 32
+#: Below so many channels or outputs the transforms cost what the saved multiplications bring, or
+#: more. (LeNet's twenty channels would gain a little, but leave the order of Caffe's sums.)
+FEWEST = 24
 
 #: The weights are transformed in every call: for fewer tiles than this, that is not worth it.
 FEWEST_TILES = 32
 
-#: Scratch for transformed tiles of a weight gradient, in elements: a batch is taken in chunks that
-#: fit.
-SCRATCH = 1 << 23
+#: Bounds of a chunk of transformed tiles for a weight gradient, in elements. Small chunks stay in
+#: the cache from the transform to the product; but each goes through all of dU, so they are twice
+#: as large as that.
+LEAST_SCRATCH, MOST_SCRATCH = 1 << 19, 1 << 23
 
 
 def suits(g: Geometry, count: int, itemsize: int) -> bool:
@@ -145,6 +153,7 @@ def _multiply(
     wide = columns(like)
     image_height, image_width, height, width, pad_y, pad_x, side = sizes
     tall, across = (height + side - 1) // side, (width + side - 1) // side
+    narrow = _fits_half(like, across)
     count = y.size // (e.groups * e.outputs * e.positions)
     total = count * tall * across
     panels = (total + wide - 1) // wide
@@ -176,6 +185,7 @@ def _multiply(
                 for _ in range(e.channels):
                     _inputs(
                         side,
+                        narrow,
                         like,
                         source,
                         image_width,
@@ -221,6 +231,7 @@ def _multiply(
                     addend = epilogue.addend if adds else y
                     _sums(
                         side,
+                        narrow,
                         like,
                         work.ctypes.data + (m + row * wide + lane) * size,
                         e.outputs * wide,
@@ -245,7 +256,8 @@ def add_weights(g: Geometry, x: Array, dy: Array, dweight: Array) -> None:
     total = count * math.prod(-(-n // tile_of(g)) for n in g.output)
     sums = PLACES * e.outputs * e.channels
     each = PLACES * (e.outputs + e.channels)
-    chunk = min(total, max(wide, SCRATCH // each // wide * wide))
+    scratch = min(max(2 * sums, LEAST_SCRATCH), MOST_SCRATCH)
+    chunk = min(total, max(wide, scratch // each // wide * wide))
     # A distance between rows that is no power of two: those would share a place in the cache.
     row = -(-chunk // wide) * wide + wide // 2
     work = workspace(sums + each * row + num_threads() * DEPTH * wide, x.dtype)
@@ -277,6 +289,7 @@ def _transform_tiles(
     wide = columns(like)
     image_height, image_width, height, width, pad_y, pad_x, side = sizes
     tall, across = (height + side - 1) // side, (width + side - 1) // side
+    narrow = _fits_half(like, across)
     for panel in prange((tiles + wide - 1) // wide):
         lane = panel * wide
         end = min(tiles, lane + wide)
@@ -290,6 +303,7 @@ def _transform_tiles(
             for _ in range(e.channels):
                 _inputs(
                     side,
+                    narrow,
                     like,
                     source,
                     image_width,
@@ -309,6 +323,7 @@ def _transform_tiles(
             for _ in range(e.outputs):
                 _gradients(
                     side,
+                    narrow,
                     like,
                     source,
                     width,
@@ -393,6 +408,12 @@ def _add_windows(e: Any, group: Any, work: Any, dweight: Any) -> None:
 
 
 @inline
+def _fits_half(like: Any, across: Any) -> Any:
+    """Whether half a vector, if it has four lanes, holds a line of tiles."""
+    return lanes(like) >= 8 and 2 * across <= lanes(like)
+
+
+@inline
 def _run(tile: Any, most: Any, tall: Any, across: Any, wide: Any) -> Any:
     """(image, line of tiles, first column, how many) of neighbours from a tile on."""
     line = tile // across
@@ -425,6 +446,7 @@ def _windows(
 @inline
 def _inputs(
     side: Any,
+    narrow: Any,
     like: Any,
     source: Any,
     source_row: Any,
@@ -437,7 +459,16 @@ def _inputs(
     count: Any,
 ) -> None:
     """See ``transform_inputs``."""
-    if side == 4:
+    if narrow:
+        if side == 4:
+            transform_inputs_4_half(
+                like, source, source_row, top, bottom, low, high, target, target_step, count
+            )
+        else:
+            transform_inputs_2_half(
+                like, source, source_row, top, bottom, low, high, target, target_step, count
+            )
+    elif side == 4:
         transform_inputs_4(
             like, source, source_row, top, bottom, low, high, target, target_step, count
         )
@@ -450,6 +481,7 @@ def _inputs(
 @inline
 def _sums(
     side: Any,
+    narrow: Any,
     like: Any,
     source: Any,
     source_step: Any,
@@ -464,7 +496,38 @@ def _sums(
     adds: Any,
 ) -> None:
     """See ``transform_sums``."""
-    if side == 4:
+    if narrow:
+        if side == 4:
+            transform_sums_4_half(
+                like,
+                source,
+                source_step,
+                target,
+                target_row,
+                rows,
+                columns,
+                scale,
+                bias,
+                floor,
+                addend,
+                adds,
+            )
+        else:
+            transform_sums_2_half(
+                like,
+                source,
+                source_step,
+                target,
+                target_row,
+                rows,
+                columns,
+                scale,
+                bias,
+                floor,
+                addend,
+                adds,
+            )
+    elif side == 4:
         transform_sums_4(
             like,
             source,
@@ -499,6 +562,7 @@ def _sums(
 @inline
 def _gradients(
     side: Any,
+    narrow: Any,
     like: Any,
     source: Any,
     source_row: Any,
@@ -509,7 +573,16 @@ def _gradients(
     count: Any,
 ) -> None:
     """See ``transform_gradients``."""
-    if side == 4:
+    if narrow:
+        if side == 4:
+            transform_gradients_4_half(
+                like, source, source_row, rows, columns, target, target_step, count
+            )
+        else:
+            transform_gradients_2_half(
+                like, source, source_row, rows, columns, target, target_step, count
+            )
+    elif side == 4:
         transform_gradients_4(like, source, source_row, rows, columns, target, target_step, count)
     else:
         transform_gradients_2(like, source, source_row, rows, columns, target, target_step, count)

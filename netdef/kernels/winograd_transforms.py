@@ -163,7 +163,7 @@ def _transform_windows(width: int) -> Any:
     return transform_windows
 
 
-def _transform_inputs(tile: int) -> Any:
+def _transform_inputs(tile: int, part: int = 1) -> Any:
     @intrinsic  # type: ignore[untyped-decorator]
     def transform_inputs(
         typingctx: Any,
@@ -186,7 +186,7 @@ def _transform_inputs(tile: int) -> Any:
         """
 
         def codegen(context: Any, builder: Any, signature: Any, args: Any) -> Any:
-            vectors = Vectors(context.get_value_type(signature.args[0]))
+            vectors = Vectors(context.get_value_type(signature.args[0]), part)
             _, source, source_row, top, bottom, low, high, target, target_step, count = args
             wide, do = vectors.lanes, _Arithmetic(builder, vectors)
 
@@ -223,7 +223,7 @@ def _transform_inputs(tile: int) -> Any:
     return transform_inputs
 
 
-def _transform_gradients(tile: int) -> Any:
+def _transform_gradients(tile: int, part: int = 1) -> Any:
     @intrinsic  # type: ignore[untyped-decorator]
     def transform_gradients(
         typingctx: Any,
@@ -243,7 +243,7 @@ def _transform_gradients(tile: int) -> Any:
         """
 
         def codegen(context: Any, builder: Any, signature: Any, args: Any) -> Any:
-            vectors = Vectors(context.get_value_type(signature.args[0]))
+            vectors = Vectors(context.get_value_type(signature.args[0]), part)
             _, source, source_row, rows, columns, target, target_step, count = args
 
             do = _Arithmetic(builder, vectors)
@@ -268,7 +268,7 @@ def _transform_gradients(tile: int) -> Any:
     return transform_gradients
 
 
-def _transform_sums(tile: int) -> Any:
+def _transform_sums(tile: int, part: int = 1) -> Any:
     @intrinsic  # type: ignore[untyped-decorator]
     def transform_sums(
         typingctx: Any,
@@ -294,7 +294,7 @@ def _transform_sums(tile: int) -> Any:
         """
 
         def codegen(context: Any, builder: Any, signature: Any, args: Any) -> Any:
-            vectors = Vectors(context.get_value_type(signature.args[0]))
+            vectors = Vectors(context.get_value_type(signature.args[0]), part)
             _, source, source_step, target, target_row, rows, columns = args[:7]
             scale, bias, floor = (vectors.broadcast(builder, scalar) for scalar in args[7:10])
             addend, adds = args[10:]
@@ -423,6 +423,11 @@ def _interleaved(builder: Any, vectors: Vectors, phases: list[Any]) -> list[Any]
 
 transform_windows_3, transform_windows_5 = _transform_windows(3), _transform_windows(5)
 transform_inputs_4, transform_inputs_2 = _transform_inputs(4), _transform_inputs(2)
+#: For lines of so few tiles that half a vector holds them.
+transform_inputs_4_half, transform_inputs_2_half = _transform_inputs(4, 2), _transform_inputs(2, 2)
+transform_gradients_4_half = _transform_gradients(4, 2)
+transform_gradients_2_half = _transform_gradients(2, 2)
+transform_sums_4_half, transform_sums_2_half = _transform_sums(4, 2), _transform_sums(2, 2)
 transform_gradients_4, transform_gradients_2 = _transform_gradients(4), _transform_gradients(2)
 transform_sums_4, transform_sums_2 = _transform_sums(4), _transform_sums(2)
 add_windows_3, add_windows_5 = _add_windows(3), _add_windows(5)

@@ -101,7 +101,8 @@ def test_it_is_the_plain_sum(size: tuple[int, ...], dtype: type[Any]) -> None:
 def test_a_weight_gradient_in_several_chunks(
     size: tuple[int, ...], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(winograd, "SCRATCH", 1)
+    monkeypatch.setattr(winograd, "LEAST_SCRATCH", 1)
+    monkeypatch.setattr(winograd, "MOST_SCRATCH", 1)
     given = made(size, np.float64)
     expected = reference(*given)[1]
     np.testing.assert_allclose(
