@@ -25,6 +25,11 @@ class Data(RecordLayer):
     depend on the seed and on how many records came before, not on threads, so a resumed run goes
     on exactly.
 
+    Batches are made ahead while the net computes, ``prefetch`` of them. Encoded images are shared
+    out among threads: as many as there are cores that kernels leave free, or as many as there are
+    cores where they leave none; ``NETDEF_DATA_THREADS`` in the environment says otherwise. If the
+    net still waits for more than 5 % of the time, it is told.
+
     Example::
 
         layer {

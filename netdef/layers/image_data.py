@@ -32,7 +32,7 @@ class ImageData(RecordLayer):
     ``shuffle`` draws a new order in every epoch. That order, crops and mirroring depend on the seed
     and on how many images came before, not on threads, so a resumed run goes on exactly.
     ``rand_skip`` starts at one of so many first images. ``prefetch`` in ``data_param`` says how
-    many batches are made ahead, as in Caffe.
+    many batches are made ahead, as in Caffe; several threads read and decode, as for ``Data``.
 
     Example::
 

@@ -43,7 +43,8 @@ class WindowData(RecordLayer):
     It is widened so that in the crop there are ``context_pad`` pixels around what it was; "square"
     widens its shorter side first. What then lies beyond the image is 0, the mean after subtraction.
     Of a ``mean_file`` the middle is taken. ``mirror`` flips half of the windows, in either phase.
-    What is drawn depends on the seed and on how many records came before, not on threads.
+    What is drawn depends on the seed and on how many records came before, not on threads; several
+    of them decode and warp, as for ``Data``.
 
     As in Caffe 1.0, ``scale`` is that of ``window_data_param``, while ``crop_size``, ``mirror`` and
     the mean are those of ``transform_param``.
