@@ -439,7 +439,10 @@ def put_text(group: h5py.Group, name: str, text: bytes) -> None:
     kind = h5py.h5t.C_S1.copy()
     kind.set_size(len(text) + 1)
     space = h5py.h5s.create(h5py.h5s.SCALAR)
-    dataset = h5py.h5d.create(group.id, name.encode(), kind, space)
+    plan = h5py.h5p.create(h5py.h5p.DATASET_CREATE)
+    # The same content makes the same file, whenever it is written.
+    plan.set_obj_track_times(False)
+    dataset = h5py.h5d.create(group.id, name.encode(), kind, space, plan)
     dataset.write(space, space, np.array(text, f"S{len(text) + 1}"), kind)
 
 

@@ -341,6 +341,16 @@ def test_the_same_numbers_are_the_same_bytes(tmp_path: Path) -> None:
     assert (tmp_path / "a").read_bytes() == (tmp_path / "b").read_bytes()
 
 
+def test_no_part_of_a_file_says_when_it_was_written(path: Path) -> None:
+    """Else the same run would write another file a second later."""
+    with hdf5.created(path) as file:
+        hdf5.put(file, "x", VALUES)
+        hdf5.put_text(file, "t", b"text")
+    # Of an object header: message 18, 8 bytes, no flags; version 1 of a modification time.
+    message = bytes([18, 0, 8, 0, 0, 0, 0, 0, 1, 0, 0, 0])
+    assert message not in path.read_bytes()
+
+
 def test_more_groups_than_the_library_keeps_in_mind(path: Path) -> None:
     """It then reads back what it has written."""
     count = 6000
