@@ -70,8 +70,8 @@ class Prefetch(Generic[B]):
     def release(self, batch: B) -> None:
         """Let the thread fill this batch again.
 
-        It does so when half of the batches are free, or when there is none left to take: to wake it
-        costs as much as to fill a small batch, and so does the cache that it has to fill first.
+        It is woken when half of the batches are free, or when none is left to take: a thread that
+        wakes finds other data in the caches, which costs it more than filling a small batch.
         """
         self._released.append(batch)
         if len(self._released) >= self._enough:
