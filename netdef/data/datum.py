@@ -14,6 +14,7 @@ from numpy.typing import NDArray
 
 from netdef.data.images import NO_ROWS, Images, ImageSource, Pixels, decode
 from netdef.data.source import VALUE, VALUE_SIZE, RecordError, Records, Source
+from netdef.data.varint import varint
 from netdef.jit import inline, serial
 
 #: Columns of ``Datums.table``. START and SIZE are those of the field ``data``, SIZE counts floats
@@ -156,27 +157,12 @@ def pixels(datums: Datums) -> list[Pixels]:
 
 
 @inline
-def _varint(buffer: Any, at: Any, end: Any) -> Any:
-    """A value and where the next byte is; -1 where the bytes end first or it is too long."""
-    value = np.int64(0)
-    for i in range(10):
-        if at >= end:
-            return value, np.int64(-1)
-        byte = np.int64(buffer[at])
-        at += 1
-        value |= (byte & 0x7F) << (7 * i)
-        if byte < 0x80:
-            return value, at
-    return value, np.int64(-1)
-
-
-@inline
 def _field(buffer: Any, at: Any, end: Any) -> Any:
     """The field at ``at``: number, wire type, value or length, where its contents start, and end.
 
     That end is -1 where there is no valid field.
     """
-    tag, at = _varint(buffer, at, end)
+    tag, at = varint(buffer, at, end)
     number = tag >> 3
     wire = tag & 7
     if at < 0 or number < 1 or number > 0x1FFFFFFF:
@@ -184,13 +170,13 @@ def _field(buffer: Any, at: Any, end: Any) -> Any:
     value = np.int64(0)
     start = at
     if wire == _VARINT:
-        value, at = _varint(buffer, at, end)
+        value, at = varint(buffer, at, end)
     elif wire == _FIXED64:
         at += 8
     elif wire == _FIXED32:
         at += 4
     elif wire == _LENGTH:
-        value, start = _varint(buffer, at, end)
+        value, start = varint(buffer, at, end)
         if start < 0 or value < 0 or value > end - start:
             return _MALFORMED_FIELD
         at = start + value

@@ -81,6 +81,8 @@ _TRANSACTION = struct.Struct("<q")
 class LMDB(Source):
     """A folder with a data.mdb. Raises ``RecordError`` where that is no LMDB or has no record."""
 
+    kind = "LMDB"
+
     def __init__(self, path: str) -> None:
         self.path = path
         try:
@@ -116,6 +118,11 @@ class LMDB(Source):
             self._rewind()
         first = self._position
         wanted = min(count, self.size - first)
+        # Of a file that is mapped, what is cut off must not be touched: that would end the process.
+        if self._file.size() < len(self._file):
+            raise RecordError(
+                f'"{self.path}/data.mdb" was cut short by another program while it was being read'
+            )
         records = Records(self._bytes, self._walk(0, wanted), first, self.path)
         self._position += wanted
         return records

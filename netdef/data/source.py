@@ -9,9 +9,10 @@ from __future__ import annotations
 
 import itertools
 import os
+import re
 import stat
 from pathlib import Path
-from typing import NamedTuple
+from typing import ClassVar, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
@@ -24,6 +25,9 @@ VALUE, VALUE_SIZE, KEY, KEY_SIZE = range(4)
 
 #: A key is shown up to this many bytes.
 WIDEST_KEY = 60
+
+#: What a LevelDB is made of.
+_LEVELDB_FILE = re.compile(r"CURRENT|MANIFEST-\d+|\d+\.(ldb|sst|log)")
 
 #: So many names of a folder are looked at for one that was meant: it may hold a million images.
 MOST_NAMES = 1000
@@ -79,6 +83,8 @@ class Source:
     """A database of records, read in order and from the start again after the last."""
 
     path: str
+    #: What kind of database it is, as people call it.
+    kind: ClassVar[str]
     #: How many records there are; at least 1.
     size: int
 
@@ -103,8 +109,9 @@ class Source:
 def open_source(config: pb.DataParameter) -> Source:
     """The database at ``config.source``, relative to the current folder.
 
-    The folder says what it is; ``config.backend`` is not asked, because its default is LEVELDB and
-    most databases are LMDB. Raises ``RecordError`` where there is none, or none that can be read.
+    The folder says what it is, because the default of ``config.backend`` is LEVELDB and most
+    databases are LMDB; only where it holds both is ``backend`` asked. Raises ``RecordError`` where
+    there is none, or none that can be read.
     """
     path = config.source
     if not path:
@@ -114,22 +121,47 @@ def open_source(config: pb.DataParameter) -> Source:
     if not os.path.exists(path):
         raise RecordError(f'there is no database at "{path}"', hint=_hint_for_missing(folder))
     if not os.path.isdir(path):
+        inside = folder.name == "data.mdb" or _LEVELDB_FILE.fullmatch(folder.name)
         raise RecordError(
             f'"{path}" is a file, and a database is a folder',
-            hint=f'did you mean "{folder.parent}"?' if folder.name == "data.mdb" else "",
+            hint=f'did you mean "{folder.parent}"?' if inside else "",
         )
-    if os.path.exists(folder / "data.mdb"):
+    is_lmdb = os.path.exists(folder / "data.mdb")
+    is_leveldb = os.path.exists(folder / "CURRENT")
+    if is_lmdb and not (is_leveldb and config.backend == pb.DataParameter.LEVELDB):
         from netdef.data.lmdb import LMDB
 
         return LMDB(path)
-    if os.path.exists(folder / "CURRENT"):
+    if is_leveldb:
+        from netdef.data.leveldb import LevelDB
+
+        return LevelDB(path)
+    if any(_LEVELDB_FILE.fullmatch(name) for name in _some_names(folder)):
         raise RecordError(
-            f'"{path}" is a LevelDB, which this version of netdef cannot read yet',
-            hint="convert it to LMDB",
+            f'the folder "{path}" holds parts of a LevelDB, but no file CURRENT',
+            hint="was it copied whole?",
         )
     raise RecordError(
-        f'the folder "{path}" holds no database: neither data.mdb (LMDB) nor CURRENT (LevelDB)'
+        f'the folder "{path}" holds no database: neither data.mdb (LMDB) nor CURRENT (LevelDB)',
+        hint=_hint_for_inner(folder),
     )
+
+
+def wrong_backend(config: pb.DataParameter, source: Source) -> str:
+    """What to tell the user where ``backend`` is not what the database is; else nothing.
+
+    netdef reads it all the same, but Caffe would not.
+    """
+    stated = pb.DataParameter.DB.Name(config.backend)
+    right = source.kind.upper()
+    if stated == right:
+        return ""
+    said = (
+        f"backend is {stated}"
+        if config.HasField("backend")
+        else f"backend is {stated} if not given"
+    )
+    return f'{said}, but "{source.path}" is of kind {source.kind}: write  backend: {right}'
 
 
 def read_file(path: str, most: int | None = None) -> bytes:
@@ -190,11 +222,22 @@ def printable(text: bytes) -> str:
 
 
 def _hint_for_missing(folder: Path) -> str:
-    try:
-        names = (entry.name for entry in itertools.islice(folder.parent.iterdir(), MOST_NAMES))
-        close = did_you_mean(folder.name, names)
-    except (OSError, ValueError):
-        close = ""
+    close = did_you_mean(folder.name, _some_names(folder.parent))
     if close or folder.is_absolute():
         return close
     return f"relative paths start from the current folder, {os.getcwd()}"
+
+
+def _hint_for_inner(folder: Path) -> str:
+    """Points at a database one folder further down."""
+    for name in sorted(_some_names(folder)):
+        if any(os.path.exists(folder / name / file) for file in ("data.mdb", "CURRENT")):
+            return f'did you mean "{folder / name}"?'
+    return ""
+
+
+def _some_names(folder: Path) -> list[str]:
+    try:
+        return [entry.name for entry in itertools.islice(folder.iterdir(), MOST_NAMES)]
+    except (OSError, ValueError):
+        return []

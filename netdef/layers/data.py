@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from netdef.data.batches import ImageReader
 from netdef.data.datum import DatumImages
-from netdef.data.source import RecordError, open_source
+from netdef.data.source import RecordError, open_source, wrong_backend
 from netdef.data.transform import Transform
 from netdef.layer import register
 from netdef.layers.common.records import RecordLayer
@@ -20,8 +20,8 @@ class Data(RecordLayer):
                 label  optional: [batch_size]
 
     A record is a ``Datum``: bytes, floats, or an encoded image. A batch takes the shape of its
-    first record, and all of its records must agree with it. ``backend`` is not asked: the folder
-    says what it is. ``rand_skip`` starts at one of so many first records. Crops and mirroring
+    first record, and all of its records must agree with it. The folder says whether it is an LMDB
+    or a LevelDB; where ``backend`` says otherwise, there is a warning. ``rand_skip`` starts at one of so many first records. Crops and mirroring
     depend on the seed and on how many records came before, not on threads, so a resumed run goes
     on exactly.
 
@@ -55,6 +55,7 @@ class Data(RecordLayer):
 
     tops = (1, 2)
     tells_ends = True
+    _wrong_backend = ""
 
     def open(self) -> ImageReader:
         transform = Transform(self.message.transform_param, self.phase == pb.TRAIN, self.dtype)
@@ -65,5 +66,10 @@ class Data(RecordLayer):
                     ("force_encoded_color",),
                 )
             transform.color = True
-        images = DatumImages(open_source(self.config), transform.color)
+        source = open_source(self.config)
+        self._wrong_backend = wrong_backend(self.config, source)
+        images = DatumImages(source, transform.color)
         return ImageReader(images, transform, self.config.batch_size, self.config.rand_skip)
+
+    def doubt(self) -> str:
+        return self._wrong_backend

@@ -250,10 +250,14 @@ def test_the_folder_says_what_it_is(tmp_path: Path) -> None:
     assert isinstance(open_source(parameter), LMDB)
 
 
-def test_leveldb_is_refused_by_name(tmp_path: Path) -> None:
-    (tmp_path / "CURRENT").write_text("MANIFEST-000007\n")
-    with pytest.raises(RecordError, match=r"is a LevelDB, which .* cannot read yet"):
-        open_source(config(tmp_path))
+def test_a_file_that_is_cut_short_while_it_is_read(tmp_path: Path) -> None:
+    """What is mapped and no longer there must not be touched: the system would end the process."""
+    folder = write(tmp_path / "db", mixed(500, seed=9))
+    source = LMDB(str(folder))
+    source.read(1)
+    os.truncate(folder / "data.mdb", 2 * page_size(folder))
+    with pytest.raises(RecordError, match="was cut short by another program"):
+        source.read(400)
 
 
 def test_sources_that_are_not_there(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

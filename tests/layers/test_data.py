@@ -113,7 +113,8 @@ class Layers:
         text: str = "",
     ) -> Data:
         message = pb.LayerParameter()
-        given = f'data_param {{ source: "{source}" {data} }} transform_param {{ {transform} }}'
+        backend = "" if "backend" in data else "backend: LMDB"
+        given = f'data_param {{ source: "{source}" {data} {backend} }} transform_param {{ {transform} }}'
         text_format.Parse(text or f'name: "d" type: "Data" {given}', message)
         del message.top[:]
         message.top.extend(["data", "label"][:tops])
@@ -310,6 +311,36 @@ def test_force_color_on_raw_records_is_reported_once(database: Path, make: Layer
     assert deliver(layer)[0].shape == (4, 3, 9, 12)
     deliver(layer)
     assert [type(event) for event in events] == [Warned]
+
+
+@pytest.mark.parametrize(
+    ("backend", "said"),
+    [("backend: LEVELDB", "backend is LEVELDB, "), (" ", "LEVELDB if not given")],
+)
+def test_a_backend_that_is_wrong_is_reported_once(
+    database: Path, make: Layers, backend: str, said: str
+) -> None:
+    layer = make(database, f"batch_size: 4 {backend}", "force_gray: true")
+    if backend == " ":
+        layer.message.data_param.ClearField("backend")
+    events: list[Event] = []
+    layer.emit = events.append
+    deliver(layer)
+    deliver(layer)
+    first, second = [event.text for event in events if isinstance(event, Warned)]
+    assert "force_gray" in first
+    assert said in second
+    assert f'"{database}" is of kind LMDB: write  backend: LMDB' in second
+
+
+def test_a_leveldb_has_the_batches_of_caffe(make: Layers, shared: Path) -> None:
+    with np.load(shared / "reference" / "data" / "leveldb_plain.npz") as expected:
+        pipeline = shared / "reference" / "pipeline"
+        layer = make(pipeline / "color_leveldb", "batch_size: 3 backend: LEVELDB", phase=pb.TEST)
+        for batch in range(3):
+            data, label = deliver(layer)
+            np.testing.assert_array_equal(data, expected[f"batch{batch}/data"])
+            np.testing.assert_array_equal(label, expected[f"batch{batch}/label"])
 
 
 @pytest.fixture

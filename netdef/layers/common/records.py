@@ -68,7 +68,7 @@ class RecordLayer(DataLayer):
     _size: int | None = None
     _waited = 0.0
     _stretch: Stretch | None = None
-    _warned = False
+    _told: tuple[str, ...] = ()
     _warned_of_waiting = False
     _reader: Reader | None = None
     _prefetch: Prefetch[Batch] | None = None
@@ -126,16 +126,17 @@ class RecordLayer(DataLayer):
         for blob, values in zip(top, batch.arrays, strict=False):
             _copy(values, blob.data)
         # What the batch has to tell is read before the thread may fill it again.
-        ends, doubt = batch.ends, batch.doubt or self.doubt()
+        ends, doubts = batch.ends, (batch.doubt, self.doubt())
         self._next = None
         if self._prefetch is not None:
             self._prefetch.release(batch)
         self._records += len(batch)
         for _ in range(ends if self.tells_ends else 0):
             self.emit(DataWrapped(self.name))
-        if doubt and not self._warned:
-            self._warned = True
-            self._warn(doubt)
+        for doubt in doubts:
+            if doubt and doubt not in self._told:
+                self._told = (*self._told, doubt)
+                self._warn(doubt)
         if not self._warned_of_waiting:
             self._warn_of_waiting()
 
