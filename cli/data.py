@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any, TypeVar
 import click
 
 if TYPE_CHECKING:
-    from netdef.data.lmdb_writer import Database, Progress
+    from netdef.data.writer import Database, Progress
 
 # The library is imported inside the commands: ``netdef --help`` must not wait for it.
 

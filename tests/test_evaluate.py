@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 
 from netdef import events, prototxt
-from netdef.data.lmdb_writer import LMDBWriter
+from netdef.data.writer import LMDBWriter
 from netdef.errors import DataError, NetdefError, NetError
 from netdef.evaluate import evaluate
 from netdef.net import TEST, Net

@@ -12,7 +12,7 @@ import pytest
 from netdef import graph, prototxt
 from netdef import layer as layer_module
 from netdef.blob import Blob, Shape
-from netdef.data.lmdb_writer import LMDBWriter
+from netdef.data.writer import LMDBWriter
 from netdef.errors import NetError
 from netdef.events import DebugLine, Event
 from netdef.layer import Layer

@@ -24,7 +24,7 @@ from typing import Any, TypeAlias
 import numpy as np
 from numpy.typing import NDArray
 
-from netdef.data.lmdb_writer import Database, LMDBWriter, Progress, ignore, write_images
+from netdef.data.writer import Database, LMDBWriter, Progress, ignore, write_images
 
 __all__ = ["CLASSES", "LARGEST_SEED", "MOST_IMAGES", "SIDE", "SPLITS", "generate", "write"]
 

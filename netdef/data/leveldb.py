@@ -227,7 +227,7 @@ def _pieces(runs: list[_Run]) -> NDArray[np.int64]:
     merged = np.array(_merge(runs), np.int64).reshape(-1, 2)
     # Entries that follow each other in their run are one piece.
     follows = (merged[1:, 0] == merged[:-1, 0]) & (merged[1:, 1] == merged[:-1, 1] + 1)
-    firsts = np.flatnonzero(np.concatenate([[True], ~follows])) if len(merged) else []
+    firsts = np.flatnonzero(np.concatenate([[True], ~follows])[: len(merged)])
     lengths = np.diff(np.append(firsts, len(merged)))
     return np.column_stack([merged[firsts], lengths]).astype(np.int64)
 

@@ -23,7 +23,7 @@ from urllib.parse import urlsplit
 import numpy as np
 from numpy.typing import NDArray
 
-from netdef.data.lmdb_writer import (
+from netdef.data.writer import (
     Database,
     LMDBWriter,
     Progress,

@@ -26,8 +26,9 @@ VALUE, VALUE_SIZE, KEY, KEY_SIZE = range(4)
 #: A key is shown up to this many bytes.
 WIDEST_KEY = 60
 
-#: What a LevelDB is made of.
+#: What databases are made of: LevelDBs, and either kind.
 _LEVELDB_FILE = re.compile(r"CURRENT|MANIFEST-\d+|\d+\.(ldb|sst|log)")
+DATABASE_FILE = re.compile(rf"data\.mdb|lock\.mdb|LOCK|LOG|LOG\.old|{_LEVELDB_FILE.pattern}")
 
 #: So many names of a folder are looked at for one that was meant: it may hold a million images.
 MOST_NAMES = 1000

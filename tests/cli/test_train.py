@@ -22,7 +22,7 @@ from typing import Any
 import numpy as np
 import pytest
 
-from netdef.data.lmdb_writer import LMDBWriter
+from netdef.data.writer import LMDBWriter
 from netdef.proto import netdef_pb2 as pb
 from netdef.snapshot import find_learned_net, read_state
 from netdef.weights import read_weights

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import resource
+import sys
 from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
 
@@ -11,7 +12,8 @@ import lmdb
 import numpy as np
 import pytest
 
-from netdef.data.lmdb_writer import DATABASE_FILES, LMDBWriter, write_images
+from netdef.data.leveldb import LevelDB
+from netdef.data.writer import LMDBWriter, open_writer, write_images
 from netdef.errors import OutputError
 
 
@@ -49,7 +51,7 @@ def test_writes_every_record_in_order_of_keys(tmp_path: Path) -> None:
         for key, value in reversed(written):
             writer.put(key, value)
     assert records(tmp_path / "new" / "db") == written
-    assert set(os.listdir(tmp_path / "new" / "db")) == DATABASE_FILES
+    assert set(os.listdir(tmp_path / "new" / "db")) == {"data.mdb", "lock.mdb"}
     assert os.listdir(tmp_path / "new") == ["db"]
 
 
@@ -205,3 +207,36 @@ def test_images_become_the_datums_of_caffes_mnist_tool(tmp_path: Path) -> None:
         (b"00000000", head + images[0].tobytes() + bytes.fromhex("2800")),
         (b"00000001", head + images[1].tobytes() + bytes.fromhex("2807")),
     ]
+
+
+def test_a_leveldb_is_one_that_the_library_and_netdef_read(tmp_path: Path) -> None:
+    plyvel = pytest.importorskip("plyvel")
+    written = [(b"%08d" % i, bytes([i % 256]) * 9000) for i in range(2500)]
+    with open_writer(tmp_path / "db", "leveldb") as writer:
+        for key, value in written:
+            writer.put(key, value)
+        assert not (tmp_path / "db").exists()
+    names = sorted(os.listdir(tmp_path / "db"))
+    # What was in the log stands in a table.
+    assert [(tmp_path / "db" / name).stat().st_size for name in names if name.endswith(".log")] == [
+        0
+    ]
+    source = LevelDB(os.fspath(tmp_path / "db"))
+    assert source.size == 2500
+    database = plyvel.DB(os.fspath(tmp_path / "db"))
+    assert list(database) == written
+    database.close()
+    # One kind of database takes the place of the other.
+    with pytest.raises(OutputError, match="exists already"):
+        open_writer(tmp_path / "db", "lmdb")
+    with open_writer(tmp_path / "db", "lmdb", force=True) as writer:
+        writer.put(b"k", b"v")
+    assert records(tmp_path / "db") == [(b"k", b"v")]
+    assert os.listdir(tmp_path) == ["db"]
+
+
+def test_a_leveldb_without_its_library(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(sys.modules, "plyvel", None)
+    with pytest.raises(OutputError, match="takes the package plyvel") as caught:
+        open_writer(tmp_path / "db", "leveldb")
+    assert "netdef[leveldb]" in str(caught.value)

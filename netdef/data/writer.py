@@ -1,4 +1,4 @@
-"""Writing LMDB databases that Caffe's data layers, and ours, read: whole, or not at all.
+"""Writing databases that Caffe's data layers, and ours, read: whole, or not at all.
 
 A database is built in a folder beside its final place and renamed when it is complete and on disk.
 A run that is killed halfway leaves at most that folder, ``NAME.XXXXXXXX.partial``, which no one
@@ -15,17 +15,29 @@ import shutil
 from collections.abc import Callable, Iterable
 from pathlib import Path
 from types import TracebackType
-from typing import Any, NamedTuple, TypeAlias
+from typing import Any, NamedTuple, TypeAlias, TypeVar
 
 import lmdb
 import numpy as np
 from numpy.typing import NDArray
 
+from netdef.data.source import DATABASE_FILE
 from netdef.errors import OutputError
-from netdef.files import output_error
+from netdef.files import check_path, output_error
 from netdef.proto import netdef_pb2 as pb
 
-__all__ = ["Database", "LMDBWriter", "Progress", "ignore", "make_folder", "write_images"]
+__all__ = [
+    "BACKENDS",
+    "Database",
+    "DatabaseWriter",
+    "LMDBWriter",
+    "LevelDBWriter",
+    "Progress",
+    "ignore",
+    "make_folder",
+    "open_writer",
+    "write_images",
+]
 
 #: Called with (what is being made, how much of it is done, how much there is or 0 if unknown).
 Progress: TypeAlias = Callable[[str, int, int], None]
@@ -35,8 +47,14 @@ RECORDS_PER_COMMIT = 1000
 BYTES_PER_COMMIT = 64 << 20
 #: The map is doubled whenever it is full. It bounds the file; it takes neither disk nor memory.
 INITIAL_MAP_BYTES = 16 << 20
-#: The files of a database, and so the only ones ``force`` removes.
-DATABASE_FILES = frozenset({"data.mdb", "lock.mdb"})
+#: LMDB holds no longer key.
+LONGEST_LMDB_KEY = 511
+#: As Caffe's tools have it.
+LEVELDB_BLOCK_BYTES = 64 << 10
+LEVELDB_BUFFER_BYTES = 64 << 20
+
+
+W = TypeVar("W", bound="DatabaseWriter")
 
 
 class Database(NamedTuple):
@@ -50,7 +68,7 @@ def ignore(what: str, done: int, total: int) -> None:
     """The :data:`Progress` that tells nobody."""
 
 
-class LMDBWriter:
+class DatabaseWriter:
     """Makes one new database; use it in a ``with`` block.
 
     The database appears at ``path`` when the block ends; where it ends in an exception, nothing
@@ -58,9 +76,13 @@ class LMDBWriter:
     folders are made. Raises ``OutputError`` where ``path`` is taken or cannot be written.
     """
 
+    #: What the library of the database raises, beside OSError.
+    _errors: tuple[type[Exception], ...] = ()
+
     def __init__(self, path: str | os.PathLike[str], *, force: bool = False) -> None:
         self.path = Path(path)
         self.force = force
+        check_path(path)
         # A link to a database stays a link: what it points to is replaced.
         self._target = Path(os.path.realpath(path))
         self._partial = self._sibling("partial")
@@ -71,6 +93,18 @@ class LMDBWriter:
             self._check_target()
         except OSError as error:
             raise self._failure(error) from error
+
+    def _open(self) -> Any:
+        """A new database in the folder ``self._partial``."""
+        raise NotImplementedError
+
+    def _write(self, pending: list[tuple[bytes, bytes]]) -> None:
+        """Write these records, all or none."""
+        raise NotImplementedError
+
+    def _seal(self) -> None:
+        """Bring what was written to the disk, and close the database."""
+        raise NotImplementedError
 
     def _sibling(self, role: str) -> Path:
         return self._target.with_name(f"{self._target.name}.{secrets.token_hex(4)}.{role}")
@@ -83,7 +117,7 @@ class LMDBWriter:
         found = set(os.listdir(self._target))
         if not found:
             return
-        if not found <= DATABASE_FILES:
+        if not all(DATABASE_FILE.fullmatch(name) for name in found):
             raise OutputError(
                 f"cannot make the database {self.path}: that folder exists and holds other files",
                 hint="name a folder that does not exist yet",
@@ -93,21 +127,15 @@ class LMDBWriter:
                 f"the database {self.path} exists already", hint="replace it with --force"
             )
 
-    def __enter__(self) -> LMDBWriter:
+    def __enter__(self: W) -> W:
         make_folder(self._target.parent)
         try:
             self._partial.mkdir()
         except OSError as error:
             raise self._failure(error) from error
         try:
-            self._environment = lmdb.open(
-                os.fspath(self._partial),
-                map_size=INITIAL_MAP_BYTES,
-                mode=0o666,  # less the umask
-                sync=False,  # once, at the end
-                metasync=False,
-            )
-        except (OSError, lmdb.Error) as error:
+            self._environment = self._open()
+        except (OSError, *self._errors) as error:
             self._discard()
             raise self._failure(error) from error
         return self
@@ -120,27 +148,14 @@ class LMDBWriter:
             self._commit()
 
     def _commit(self) -> None:
-        while True:
-            try:
-                with self._environment.begin(write=True) as transaction:
-                    for key, value in self._pending:
-                        if not transaction.put(key, value, overwrite=False):
-                            raise ValueError(f"two records of {self.path} have the key {key!r}")
-                break
-            except lmdb.MapFullError:
-                self._grow()
-            except lmdb.BadValsizeError:
-                raise  # a key that LMDB cannot hold is a mistake of the caller
-            except lmdb.Error as error:
-                raise self._failure(error) from error
+        try:
+            self._write(self._pending)
+        except lmdb.BadValsizeError:
+            raise  # a key that LMDB cannot hold is a mistake of the caller
+        except (OSError, *self._errors) as error:
+            raise self._failure(error) from error
         self._pending.clear()
         self._pending_bytes = 0
-
-    def _grow(self) -> None:
-        try:
-            self._environment.set_mapsize(2 * self._environment.info()["map_size"])
-        except lmdb.Error as error:
-            raise self._failure(error) from error
 
     def __exit__(
         self,
@@ -157,12 +172,11 @@ class LMDBWriter:
     def _finish(self) -> None:
         self._commit()
         try:
-            self._environment.sync(True)
-            self._environment.close()
+            self._seal()
             _sync_folder(self._partial)
             self._publish()
             _sync_folder(self._target.parent)
-        except (OSError, lmdb.Error) as error:
+        except (OSError, *self._errors) as error:
             raise self._failure(error) from error
 
     def _publish(self) -> None:
@@ -186,16 +200,102 @@ class LMDBWriter:
             self._environment.close()
         shutil.rmtree(self._partial, ignore_errors=True)
 
-    def _failure(self, error: OSError | lmdb.Error) -> OutputError:
+    def _failure(self, error: Exception) -> OutputError:
         if isinstance(error, OSError):
             return output_error(self.path, error)
+        return OutputError(f"cannot write the database {self.path}: {error}")
+
+
+class LMDBWriter(DatabaseWriter):
+    """Makes a database of LMDB."""
+
+    _errors = (lmdb.Error,)
+
+    def _open(self) -> Any:
+        return lmdb.open(
+            os.fspath(self._partial),
+            map_size=INITIAL_MAP_BYTES,
+            mode=0o666,  # less the umask
+            sync=False,  # once, at the end
+            metasync=False,
+        )
+
+    def _write(self, pending: list[tuple[bytes, bytes]]) -> None:
+        while True:
+            try:
+                with self._environment.begin(write=True) as transaction:
+                    for key, value in pending:
+                        if not transaction.put(key, value, overwrite=False):
+                            raise ValueError(f"two records of {self.path} have the key {key!r}")
+                return
+            except lmdb.MapFullError:
+                self._environment.set_mapsize(2 * self._environment.info()["map_size"])
+
+    def _seal(self) -> None:
+        self._environment.sync(True)
+        self._environment.close()
+
+    def _failure(self, error: Exception) -> OutputError:
         code = getattr(error, "code", 0)
-        if code <= 0:  # one of LMDB's own conditions, not the system's
-            return OutputError(f"cannot write the database {self.path}: {error}")
+        if isinstance(error, OSError) or code <= 0:  # one of LMDB's own conditions
+            return super()._failure(error)
         # LMDB reports a write that the disk took only in part as an input/output error.
         if code == errno.EIO and shutil.disk_usage(self._partial).free < self._pending_bytes:
             code = errno.ENOSPC
         return output_error(self.path, OSError(code, os.strerror(code)))
+
+
+class LevelDBWriter(DatabaseWriter):
+    """Makes a database of LevelDB, by plyvel; raises ``OutputError`` where that is not installed.
+
+    Of records with the same key it keeps the last.
+    """
+
+    def __init__(self, path: str | os.PathLike[str], *, force: bool = False) -> None:
+        try:
+            import plyvel
+        except ImportError:
+            raise OutputError(
+                f"cannot write {os.fspath(path)}: to write a LevelDB takes the package plyvel",
+                hint="pip install 'netdef[leveldb]'; or write an LMDB, which every Caffe reads too",
+            ) from None
+        self._library = plyvel
+        self._errors = (plyvel.Error,)
+        super().__init__(path, force=force)
+
+    def _open(self) -> Any:
+        return self._library.DB(
+            os.fspath(self._partial),
+            create_if_missing=True,
+            block_size=LEVELDB_BLOCK_BYTES,
+            write_buffer_size=LEVELDB_BUFFER_BYTES,
+        )
+
+    def _write(self, pending: list[tuple[bytes, bytes]]) -> None:
+        with self._environment.write_batch(transaction=True) as batch:
+            for key, value in pending:
+                batch.put(key, value)
+
+    def _seal(self) -> None:
+        self._environment.close()
+        # Opened once more, it puts what stands in the log into a table.
+        self._open().close()
+        for name in ("LOG", "LOG.old", "LOCK"):
+            (self._partial / name).unlink(missing_ok=True)
+        for path in self._partial.iterdir():
+            with path.open("rb") as file:
+                os.fsync(file.fileno())
+
+
+#: What ``--backend`` takes.
+BACKENDS = {"lmdb": LMDBWriter, "leveldb": LevelDBWriter}
+
+
+def open_writer(
+    path: str | os.PathLike[str], backend: str, *, force: bool = False
+) -> DatabaseWriter:
+    """A writer of the kind ``backend``, one of ``BACKENDS``."""
+    return BACKENDS[backend](path, force=force)
 
 
 def make_folder(folder: Path) -> None:
@@ -219,7 +319,7 @@ def _sync_folder(folder: Path) -> None:
 
 
 def write_images(
-    writer: LMDBWriter,
+    writer: DatabaseWriter,
     batches: Iterable[tuple[NDArray[np.uint8], NDArray[np.uint8]]],
     count: int,
     progress: Progress = ignore,
