@@ -120,7 +120,7 @@ def decode(encoded: NDArray[np.uint8], color: bool | None) -> NDArray[np.uint8]:
     ``color`` True: BGR; False: grey; None: as it is, with any alpha. Raises ``RecordError``, whose
     text is a predicate, where it cannot be decoded.
     """
-    cv2 = _opencv()
+    cv2 = opencv()
     flag = {True: cv2.IMREAD_COLOR, False: cv2.IMREAD_GRAYSCALE, None: cv2.IMREAD_UNCHANGED}[color]
     try:
         image: Any = cv2.imdecode(encoded, flag)
@@ -148,7 +148,7 @@ def resize(image: NDArray[np.uint8], height: int, width: int) -> NDArray[np.uint
 
     Raises ``RecordError``, whose text is a predicate, where there is no memory for that.
     """
-    cv2 = _opencv()
+    cv2 = opencv()
     try:
         resized: NDArray[np.uint8] = cv2.resize(
             image, (width, height), interpolation=cv2.INTER_LINEAR
@@ -159,7 +159,7 @@ def resize(image: NDArray[np.uint8], height: int, width: int) -> NDArray[np.uint
 
 
 @cache
-def _opencv() -> Any:
+def opencv() -> Any:
     """OpenCV, on one thread: images are shared out among threads as wholes, not in parts."""
     import cv2
 

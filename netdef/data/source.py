@@ -30,6 +30,9 @@ WIDEST_KEY = 60
 _LEVELDB_FILE = re.compile(r"CURRENT|MANIFEST-\d+|\d+\.(ldb|sst|log)")
 DATABASE_FILE = re.compile(rf"data\.mdb|lock\.mdb|LOCK|LOG|LOG\.old|{_LEVELDB_FILE.pattern}")
 
+#: How a database is called until it is whole.
+_UNFINISHED = re.compile(r"\.[0-9a-f]{8}\.partial$")
+
 #: So many names of a folder are looked at for one that was meant: it may hold a million images.
 MOST_NAMES = 1000
 
@@ -67,8 +70,8 @@ class Records(NamedTuple):
     first: int
     path: str
 
-    def name(self, row: int) -> str:
-        """What to call record ``row`` of these in a message."""
+    def key(self, row: int) -> str:
+        """The key of record ``row`` of these, as messages show it."""
         start, size = self.spans[row, KEY], self.spans[row, KEY_SIZE]
         key = self.buffer[start : start + min(size, WIDEST_KEY)].tobytes()
         try:
@@ -76,8 +79,15 @@ class Records(NamedTuple):
         except UnicodeDecodeError:
             text = ""
         shown = f'"{text}"' if text.isprintable() and text else f"0x{key.hex()}"
-        more = "..." if size > WIDEST_KEY else ""
-        return f'record {self.first + row} (key {shown}{more}) of "{self.path}"'
+        return shown + ("..." if size > WIDEST_KEY else "")
+
+    def name(self, row: int) -> str:
+        """What to call record ``row`` of these in a message."""
+        return f'record {self.first + row} (key {self.key(row)}) of "{self.path}"'
+
+    def after(self, count: int) -> Records:
+        """Those behind the first ``count``."""
+        return self._replace(spans=self.spans[count:], first=self.first + count)
 
 
 class Source:
@@ -126,6 +136,11 @@ def open_source(config: pb.DataParameter) -> Source:
         raise RecordError(
             f'"{path}" is a file, and a database is a folder',
             hint=f'did you mean "{folder.parent}"?' if inside else "",
+        )
+    if _UNFINISHED.search(folder.name):
+        raise RecordError(
+            f'"{path}" is not whole: it is what an interrupted conversion left',
+            hint="remove that folder, and convert again",
         )
     is_lmdb = os.path.exists(folder / "data.mdb")
     is_leveldb = os.path.exists(folder / "CURRENT")

@@ -10,7 +10,7 @@ import cv2
 import numpy as np
 import pytest
 
-from netdef.data.image_list import LABEL, SIZE, START, ImageList, _shuffle
+from netdef.data.image_list import ImageList, shuffle_order
 from netdef.data.source import RecordError
 from netdef.proto import netdef_pb2 as pb
 
@@ -21,10 +21,8 @@ def parse(path: Path, content: bytes) -> list[tuple[bytes, int]]:
     """(path, label) of each line of a list."""
     path.write_bytes(content)
     found = ImageList(pb.ImageDataParameter(source=str(path)))
-    text = found._text.tobytes()
-    return [
-        (text[row[START] : row[START] + row[SIZE]], row[LABEL]) for row in found._table.tolist()
-    ]
+    listing = found._listing
+    return [(listing.path_of(i), label) for i, label in enumerate(listing.labels.tolist())]
 
 
 @pytest.mark.parametrize(
@@ -151,14 +149,14 @@ def test_a_million_lines_are_parsed_without_objects(tmp_path: Path) -> None:
     path.write_bytes(line * 1_000_000)
     images = ImageList(pb.ImageDataParameter(source=str(path)))
     assert images.size == 1_000_000
-    assert images._table.nbytes == 24_000_000
-    assert images._table[-1].tolist() == [len(line) * 999_999, len(line) - 5, 123]
+    assert images._listing._table.nbytes == 24_000_000
+    assert images._listing._table[-1].tolist() == [len(line) * 999_999, len(line) - 5, 123]
 
 
 def orders(key: int, epochs: int, size: int) -> np.ndarray:
     drawn = np.tile(np.arange(size), (epochs, 1))
     for epoch, order in enumerate(drawn):
-        _shuffle(np.uint64(key), np.uint64(epoch), order)
+        shuffle_order(np.uint64(key), np.uint64(epoch), order)
     return drawn
 
 
