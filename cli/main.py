@@ -18,7 +18,16 @@ from netdef.errors import NetdefError
 _FOLDER = [str(Path(__file__).parent)]
 
 #: Files of this folder that are no subcommand.
-_NOT_COMMANDS = {"main", "running"}
+_NOT_COMMANDS = {"data_text", "main", "running"}
+
+#: Tools of Caffe, by their own names: the same as ``netdef data NAME``.
+_TOOLS = {
+    "compute_image_mean",
+    "convert_cifar_data",
+    "convert_imageset",
+    "convert_mnist_data",
+    "extract_features",
+}
 
 #: What a shell reports of a process that Ctrl-C ended.
 INTERRUPTED = 128 + 2
@@ -36,6 +45,10 @@ class Commands(click.Group):
         return sorted(name for name in names if name not in _NOT_COMMANDS)
 
     def get_command(self, ctx: click.Context, name: str) -> click.Command | None:
+        if name in _TOOLS:
+            tools = importlib.import_module(f"{__package__}.data").data
+            assert isinstance(tools, click.Group)
+            return tools.get_command(ctx, name)
         if name not in self.list_commands(ctx):
             return None
         command = getattr(importlib.import_module(f"{__package__}.{name}"), name)
@@ -47,9 +60,13 @@ class Commands(click.Group):
     ) -> tuple[str | None, click.Command | None, list[str]]:
         name = args[0]
         if self.get_command(ctx, name) is None and not name.startswith("-"):
-            known = self.list_commands(ctx)
+            known = [*self.list_commands(ctx), *_TOOLS]
             close = difflib.get_close_matches(name, known, n=1)
-            hint = f'did you mean "{close[0]}"?' if close else f"there are {', '.join(known)}"
+            hint = (
+                f'did you mean "{close[0]}"?'
+                if close
+                else f"there are {', '.join(known[: -len(_TOOLS)])}"
+            )
             raise click.UsageError(f'there is no command "{name}"; {hint}', ctx)
         return super().resolve_command(ctx, args)
 

@@ -63,6 +63,7 @@ ROOMS = {
     " blob errors events proto",
     "testing": "net layer prototxt jit blob errors proto",
     "evaluate": "net prototxt blob errors events proto",
+    "features": "net data prototxt blob errors events proto",
     "timing": "net program cost plan prototxt events proto",
     "solvers": "jit kernels prototxt blob errors proto",
     "solver": "net program parameters solvers schedule upgrade prototxt weights snapshot kernels"
@@ -70,9 +71,9 @@ ROOMS = {
     # What is said of all of it.
     "reference": "solvers layer schedule fillers prototxt proto",
     "sinks": "plan prototxt errors events proto",
-    "cli": "netdef solver solvers evaluate timing net describe memory fusion plan graph layer"
-    " upgrade prototxt schedule weights snapshot data sinks reference jit blob files errors events"
-    " proto",
+    "cli": "netdef solver solvers evaluate features timing net describe memory fusion plan graph"
+    " layer upgrade prototxt schedule weights snapshot data sinks reference jit blob files errors"
+    " events proto",
     "__main__": "cli",
 }
 

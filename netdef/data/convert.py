@@ -54,9 +54,9 @@ class Options:
     """What becomes of images; the names are those of the flags of convert_imageset.
 
     ``resize_height`` and ``resize_width`` are both 0, for images as they are, or neither. With
-    ``encoded``, records are image files: those there are, where nothing is to be changed, else new
-    ones of the type ``encode_type``, or if that is empty, of the type the path ends with.
-    ``skip_unreadable`` leaves out images that cannot be read, as Caffe does; else they are an error.
+    ``encoded``, records are image files: those there are, where nothing is to be changed, else
+    new ones of the type ``encode_type``; if that is empty, of the type the path ends with.
+    ``skip_unreadable`` leaves out images that cannot be read, as Caffe does; else it is an error.
     """
 
     gray: bool = False
@@ -216,7 +216,7 @@ class ImageSet:
         options = self.options
         if len(report.sizes) > 1 and not options.check_size:
             doubts.append(
-                f"the images are of {len(report.sizes)} sizes, and those of a batch must be of one: "
+                f"the images are of {len(report.sizes)} sizes, but a batch takes one: "
                 "give --resize_height and --resize_width, or a crop_size in the net"
             )
         if mixed:
@@ -273,7 +273,7 @@ class ImageSet:
 
 
 class _Made(NamedTuple):
-    """A record. The file it is a copy of has ``other_channels`` than wanted, or is ``cut`` short."""
+    """A record. The file it is of has ``other_channels`` than wanted, or is ``cut`` short."""
 
     value: bytes
     size: Size

@@ -24,7 +24,7 @@ from typing import Any, TypeAlias
 import numpy as np
 from numpy.typing import NDArray
 
-from netdef.data.writer import Database, LMDBWriter, Progress, ignore, write_images
+from netdef.data.writer import Database, Progress, ignore, open_writer, write_images
 
 __all__ = ["CLASSES", "LARGEST_SEED", "MOST_IMAGES", "SIDE", "SPLITS", "generate", "write"]
 
@@ -182,17 +182,18 @@ def write(
     train: int = 10_000,
     test: int = 2_000,
     seed: int = 0,
+    backend: str = "lmdb",
     force: bool = False,
     progress: Progress = ignore,
 ) -> tuple[Database, Database]:
-    """Write ``digits_train_lmdb`` and ``digits_test_lmdb`` in ``folder``.
+    """Write ``digits_train_lmdb`` and ``digits_test_lmdb`` in ``folder``, or ``_leveldb``.
 
     Raises ``OutputError`` where they cannot be written or, without ``force``, exist already, and
     ``ValueError`` as :func:`generate` does.
     """
     with (
-        LMDBWriter(folder / "digits_train_lmdb", force=force) as train_writer,
-        LMDBWriter(folder / "digits_test_lmdb", force=force) as test_writer,
+        open_writer(folder / f"digits_train_{backend}", backend, force=force) as train_writer,
+        open_writer(folder / f"digits_test_{backend}", backend, force=force) as test_writer,
     ):
         return (
             write_images(train_writer, generate(train, seed=seed, split="train"), train, progress),

@@ -10,6 +10,9 @@ from numpy.typing import NDArray
 PNG = b"\x89PNG\r\n\x1a\n"
 JPEG = b"\xff\xd8\xff"
 
+#: Of a JPEG the size may come behind other things, such as a small picture of it.
+LONGEST_HEADER = 1 << 20
+
 #: Channels of PNGs by their type of colour: gray, colour, a palette of colours, and with alpha.
 _PNG_CHANNELS = {0: 1, 2: 3, 3: 3, 4: 1, 6: 3}
 
@@ -39,7 +42,7 @@ def channels_of(file: NDArray[np.uint8]) -> int | None:
         return _PNG_CHANNELS.get(head[25])
     if not head.startswith(JPEG):
         return None
-    content = memoryview(file)
+    content = file[:LONGEST_HEADER].tobytes()
     at = 2
     # Segments: a marker of two bytes, then how long the rest is.
     while at + 10 <= len(content) and content[at] == 0xFF:

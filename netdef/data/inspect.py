@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
+from itertools import pairwise
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -62,12 +63,12 @@ def look_through(
 ) -> Summary:
     """Read and decode every record. Raises ``RecordError`` where the database itself is damaged."""
     workers = Workers(threads or default_threads(), "decode")
-    keys = []
-    for position in (0, source.size - 1):
-        source.seek(position)
-        keys.append(source.read(1).key(0))
-    summary = Summary(source.kind, source.size, *keys)
+    source.seek(source.size - 1)
+    last_key = source.read(1).key(0)
     source.seek(0)
+    first_key = source.read(1).key(0)
+    source.seek(0)
+    summary = Summary(source.kind, source.size, first_key, last_key)
     done = 0
     try:
         while done < source.size:
@@ -120,10 +121,10 @@ def _count(records: Records, summary: Summary, workers: Workers) -> None:
         records = records.after(len(table))
 
 
-def gaps(labels: Counter[int]) -> list[tuple[int, int]]:
-    """Runs of numbers between the least and the greatest label that are no label: first and last."""
+def gaps(labels: Mapping[int, int]) -> list[tuple[int, int]]:
+    """Runs of numbers between labels that are none: the first and the last of each."""
     known = sorted(labels)
-    return [(a + 1, b - 1) for a, b in zip(known, known[1:], strict=False) if b - a > 1]
+    return [(a + 1, b - 1) for a, b in pairwise(known) if b - a > 1]
 
 
 # Contact sheets.
@@ -167,8 +168,11 @@ def pictures(
             yield Picture(image, str(own))
 
 
-def sheet(shown: list[Picture], columns: int) -> NDArray[np.uint8]:
-    """Pictures side by side, ``columns`` in a row, each with its caption below."""
+def draw_sheet(shown: list[Picture], columns: int, ending: str) -> bytes:
+    """An image file: pictures, ``columns`` in a row, each with its caption below.
+
+    ``ending`` is that of its name: .png or .jpg.
+    """
     cv2 = opencv()
     side = max(max(picture.image.shape[:2]) for picture in shown)
     factor = max(1, SIDE // side)
@@ -191,7 +195,10 @@ def sheet(shown: list[Picture], columns: int) -> NDArray[np.uint8]:
         cv2.putText(
             paper, caption, place, cv2.FONT_HERSHEY_SIMPLEX, 0.42, (INK,) * 3, 1, cv2.LINE_AA
         )
-    return paper
+    done, encoded = cv2.imencode(ending, paper)
+    assert done
+    content: bytes = encoded.tobytes()
+    return content
 
 
 def _as_bytes(planes: NDArray[Any]) -> NDArray[np.uint8]:
@@ -210,13 +217,3 @@ def _in_color(image: NDArray[np.uint8]) -> NDArray[np.uint8]:
     planes = image.reshape(*image.shape[:2], -1)
     kept = planes[:, :, :3] if planes.shape[2] in (3, 4) else np.repeat(planes[:, :, :1], 3, axis=2)
     return np.ascontiguousarray(kept)
-
-
-def encoded_picture(image: NDArray[np.uint8], path: str) -> bytes:
-    """The bytes of an image file of the type that ``path`` ends with."""
-    cv2 = opencv()
-    ending = "." + path.rpartition(".")[2].lower()
-    done, encoded = cv2.imencode(ending if ending in (".jpg", ".jpeg") else ".png", image)
-    assert done
-    content: bytes = encoded.tobytes()
-    return content

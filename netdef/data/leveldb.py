@@ -17,6 +17,7 @@ import os
 import re
 from collections import OrderedDict
 from collections.abc import Iterator
+from itertools import pairwise
 from pathlib import Path
 from typing import NamedTuple
 
@@ -27,7 +28,6 @@ from netdef.data.leveldb_files import (
     FOUND,
     HINT,
     KEY,
-    KEY_SIZE,
     KIND,
     PUT,
     SEQUENCE,
@@ -221,7 +221,7 @@ def _pieces(runs: list[_Run]) -> NDArray[np.int64]:
     """Which entries of the runs are the records, in order: (n, 3) run, first entry, how many."""
     order = sorted(range(len(runs)), key=lambda number: runs[number].span)
     spans = [runs[number].span for number in order]
-    apart = all(before[1] < after[0] for before, after in zip(spans, spans[1:], strict=False))
+    apart = all(before[1] < after[0] for before, after in pairwise(spans))
     if apart and all(run.simple for run in runs):
         return np.array([(number, 0, runs[number].count) for number in order]).reshape(-1, 3)
     merged = np.array(_merge(runs), np.int64).reshape(-1, 2)
@@ -238,8 +238,8 @@ def _merge(runs: list[_Run]) -> list[tuple[int, int]]:
     for number, run in enumerate(runs):
         done = 0
         while done < run.count:
-            entries, row = run.at(done)
-            for row in range(row, len(entries.table)):
+            entries, first = run.at(done)
+            for row in range(first, len(entries.table)):
                 entry = entries.table[row].tolist()
                 key = entries.key(row)
                 found.append((key, -entry[SEQUENCE], entry[KIND], number, done))

@@ -282,7 +282,7 @@ def _join(file: Any, tables: Any, out: Any, ends: Any, report: Any) -> None:
         if end > file.size:
             report[FAULT] = CUT_SHORT
             return
-        if inside != (kind == _MIDDLE or kind == _LAST):
+        if inside != (kind in (_MIDDLE, _LAST)):
             report[FAULT] = STRUCTURE
             return
         if counting:
@@ -292,7 +292,7 @@ def _join(file: Any, tables: Any, out: Any, ends: Any, report: Any) -> None:
         else:
             out[filled : filled + size] = file[start:end]
         filled += size
-        inside = kind == _FIRST or kind == _MIDDLE
+        inside = kind in (_FIRST, _MIDDLE)
         if not inside:
             if not counting:
                 ends[records] = filled

@@ -67,7 +67,8 @@ def mean_image(
     finally:
         workers.close()
     assert sums is not None
-    return (sums.astype(np.float32) / np.float32(done)).astype(np.float32)
+    mean: NDArray[np.float32] = sums.astype(np.float32) / np.float32(done)
+    return mean
 
 
 def write_mean(mean: NDArray[np.float32], path: Path) -> None:

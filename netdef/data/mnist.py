@@ -8,33 +8,39 @@ from __future__ import annotations
 
 import gzip
 import hashlib
-import http.client
-import os
-import urllib.error
-import urllib.request
 import zlib
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from io import BufferedReader
 from pathlib import Path
-from typing import IO, TypeAlias
-from urllib.parse import urlsplit
+from typing import TypeAlias
 
 import numpy as np
 from numpy.typing import NDArray
 
+from netdef.data.download import CHUNK, check_mirrors, fetch, series
 from netdef.data.writer import (
     Database,
-    LMDBWriter,
+    DatabaseWriter,
     Progress,
     ignore,
     make_folder,
+    open_writer,
     write_images,
 )
 from netdef.errors import DataError
-from netdef.files import output_error
 
-__all__ = ["FILES", "MIRRORS", "IdxFile", "Split", "download", "read", "read_idx", "write"]
+__all__ = [
+    "FILES",
+    "MIRRORS",
+    "IdxFile",
+    "Split",
+    "download",
+    "read",
+    "read_idx",
+    "write",
+    "write_pair",
+]
 
 Bytes: TypeAlias = NDArray[np.uint8]
 
@@ -51,10 +57,6 @@ CLASSES = 10
 MOST_BYTES = 1 << 30
 #: The largest of the four is 10 MB.
 MOST_DOWNLOAD_BYTES = 64 << 20
-#: Seconds without a byte after which a mirror counts as down.
-TIMEOUT = 20.0
-TRIES_PER_MIRROR = 3
-CHUNK = 1 << 18
 
 
 @dataclass(frozen=True)
@@ -103,10 +105,11 @@ def write(
     source: Path | None = None,
     mirrors: Sequence[str] = MIRRORS,
     verify: bool = True,
+    backend: str = "lmdb",
     force: bool = False,
     progress: Progress = ignore,
 ) -> tuple[Database, Database]:
-    """Write ``mnist_train_lmdb`` and ``mnist_test_lmdb`` in ``folder``.
+    """Write ``mnist_train_lmdb`` and ``mnist_test_lmdb`` in ``folder``, or ``_leveldb``.
 
     The four files are read from ``source``; without one they are downloaded to ``mnist_idx`` in
     ``folder``. Raises ``DataError`` where they are missing, damaged or, unless ``verify`` is false,
@@ -114,8 +117,8 @@ def write(
     ``force``, exist already.
     """
     # Both are made now so that a database in the way is found before anything is downloaded.
-    train_writer = LMDBWriter(folder / "mnist_train_lmdb", force=force)
-    test_writer = LMDBWriter(folder / "mnist_test_lmdb", force=force)
+    train_writer = open_writer(folder / f"mnist_train_{backend}", backend, force=force)
+    test_writer = open_writer(folder / f"mnist_test_{backend}", backend, force=force)
     if source is None:
         source = folder / DOWNLOADS
         download(source, mirrors, progress)
@@ -125,6 +128,18 @@ def write(
             write_images(train_writer, _batches(train), len(train.labels), progress),
             write_images(test_writer, _batches(test), len(test.labels), progress),
         )
+
+
+def write_pair(
+    images: Path, labels: Path, writer: DatabaseWriter, progress: Progress = ignore
+) -> Database:
+    """Write one database of two idx files, whatever set they are of.
+
+    Raises ``DataError`` where they are damaged or do not pair.
+    """
+    split = _pair(read_idx(images, 3), read_idx(labels, 1), images, labels, classes=256)
+    with writer:
+        return write_images(writer, _batches(split), len(split.labels), progress)
 
 
 def _batches(split: Split, size: int = 1000) -> Iterator[tuple[Bytes, Bytes]]:
@@ -148,7 +163,7 @@ def read(folder: Path, *, verify: bool = True) -> tuple[Split, Split]:
     missing = [file.name for file, path in zip(FILES, paths, strict=True) if path is None]
     if missing:
         raise DataError(
-            f"the folder {folder} lacks {_series(missing)}",
+            f"the folder {folder} lacks {series(missing)}",
             code="E360",
             hint="with or without .gz; train-images.idx3-ubyte and the like are found too",
         )
@@ -234,7 +249,9 @@ def _shape(path: Path, head: bytearray, dimensions: int) -> tuple[int, ...]:
     return tuple(np.frombuffer(head, ">u4")[1:].tolist())
 
 
-def _pair(images: Bytes, labels: Bytes, image_path: Path, label_path: Path) -> Split:
+def _pair(
+    images: Bytes, labels: Bytes, image_path: Path, label_path: Path, classes: int = CLASSES
+) -> Split:
     if len(images) != len(labels):
         raise DataError(
             f"{image_path} holds {len(images)} images, but {label_path} holds {len(labels)} labels",
@@ -242,10 +259,10 @@ def _pair(images: Bytes, labels: Bytes, image_path: Path, label_path: Path) -> S
         )
     if images.size == 0:
         raise DataError(f"{image_path} holds no images", code="E361")
-    wrong = np.flatnonzero(labels >= CLASSES)
+    wrong = np.flatnonzero(labels >= classes)
     if len(wrong):
         raise DataError(
-            f"label {wrong[0]} of {label_path} is {labels[wrong[0]]}, not in 0..{CLASSES - 1}",
+            f"label {wrong[0]} of {label_path} is {labels[wrong[0]]}, not in 0..{classes - 1}",
             code="E361",
         )
     return Split(images, labels)
@@ -255,15 +272,7 @@ def _damaged(path: Path, reason: str) -> DataError:
     return DataError(f"{path} is damaged: {reason}", code="E361", hint="fetch it again")
 
 
-def _series(names: Sequence[str]) -> str:
-    return names[0] if len(names) == 1 else f"{', '.join(names[:-1])} and {names[-1]}"
-
-
 # Downloading.
-
-
-class _MirrorError(Exception):
-    """A mirror did not deliver."""
 
 
 def download(folder: Path, mirrors: Sequence[str] = MIRRORS, progress: Progress = ignore) -> None:
@@ -273,95 +282,26 @@ def download(folder: Path, mirrors: Sequence[str] = MIRRORS, progress: Progress 
     next of ``mirrors`` (http or https addresses of folders) where one fails or has other files.
     Raises ``DataError`` where none delivers, ``OutputError`` where ``folder`` cannot be written.
     """
-    for mirror in mirrors:
-        if urlsplit(mirror).scheme not in ("http", "https"):
-            raise DataError(
-                f'"{mirror}" is not the http or https address of a folder',
-                code="E363",
-                hint="files that are already here are taken with --from FOLDER",
-            )
+    check_mirrors(mirrors)
     make_folder(folder)
     order = list(mirrors)
     for file in FILES:
         path = file.find(folder)
         if path is None or not _whole(path, file):
-            delivered = _download_file(file, folder, order, progress)
+            delivered = fetch(
+                file.name,
+                folder,
+                order,
+                lambda part, file=file: _whole(part, file),  # type: ignore[misc]
+                most_bytes=MOST_DOWNLOAD_BYTES,
+                what="MNIST",
+                advice=f"fetch {series([each.name for each in FILES])} from {MIRRORS[0]}, on "
+                "another computer if need be, put them in one folder, and run netdef data mnist "
+                "DIR --from FOLDER; netdef data digits DIR makes a set of digits without a network",
+                progress=progress,
+            )
             # The mirror that works is asked first from now on.
             order.sort(key=lambda mirror: mirror != delivered)
-
-
-def _download_file(file: IdxFile, folder: Path, mirrors: Sequence[str], progress: Progress) -> str:
-    """Fetch one file from the first mirror that has it; returns that mirror."""
-    reasons = []
-    for mirror in mirrors:
-        try:
-            _from_mirror(file, folder, mirror, progress)
-            return mirror
-        except _MirrorError as error:
-            reasons.append(f"{urlsplit(mirror).netloc}: {error}")
-    raise DataError(
-        f"cannot download {file.name} of MNIST ({'; '.join(reasons) or 'no mirror given'})",
-        code="E363",
-        hint=f"fetch {_series([each.name for each in FILES])} from {MIRRORS[0]}, on another "
-        "computer if need be, put them in one folder, and run netdef data mnist DIR --from FOLDER; "
-        "netdef data digits DIR makes a set of digits without a network",
-    )
-
-
-def _from_mirror(file: IdxFile, folder: Path, mirror: str, progress: Progress) -> None:
-    part = folder / f"{file.name}.part"
-    for _ in range(TRIES_PER_MIRROR):
-        before = _size(part)
-        try:
-            _fetch(f"{mirror.rstrip('/')}/{file.name}", part, file.name, progress)
-        except _MirrorError:
-            # A connection that was lost on the way is worth another try, one never made is not.
-            if _size(part) <= before:
-                raise
-            continue
-        if _whole(part, file):
-            _keep(part, folder / file.name)
-            return
-        _remove(part)
-        # What an earlier try left may be what was wrong; then all of it is fetched anew.
-        if before == 0:
-            raise _MirrorError("it delivers something else")
-    raise _MirrorError(f"{TRIES_PER_MIRROR} tries failed")
-
-
-def _fetch(url: str, part: Path, name: str, progress: Progress) -> None:
-    """Append the rest of ``url`` to ``part``, or all of it where the server knows no ranges."""
-    have = _size(part)
-    headers = {"User-Agent": "netdef", "Accept-Encoding": "identity"}
-    if have:
-        headers["Range"] = f"bytes={have}-"
-    request = urllib.request.Request(url, headers=headers)
-    try:
-        with urllib.request.urlopen(request, timeout=TIMEOUT) as response:
-            span = response.headers.get("Content-Range", "")
-            if response.status != 206 or not span.startswith(f"bytes {have}-"):
-                have = 0
-            length = response.headers.get("Content-Length", "")
-            total = have + int(length) if length.isdigit() else 0
-            with _open_part(part, "ab" if have else "wb") as out:
-                done = have
-                while chunk := response.read(CHUNK):
-                    done += len(chunk)
-                    if done > MOST_DOWNLOAD_BYTES:
-                        raise _MirrorError("it delivers something else")
-                    _append(out, chunk, part)
-                    progress(name, done, total)
-    except urllib.error.HTTPError as error:
-        error.close()
-        if error.code == 416 and have:
-            return  # nothing is left to fetch, or the digest will tell
-        raise _MirrorError(f"HTTP {error.code} {error.reason}") from error
-    except urllib.error.URLError as error:
-        raise _MirrorError(getattr(error.reason, "strerror", None) or str(error.reason)) from error
-    except (OSError, ValueError, http.client.HTTPException) as error:
-        raise _MirrorError(str(error) or type(error).__name__) from error
-    if done < total:
-        raise _MirrorError(f"connection lost after {done} of {total} bytes")
 
 
 def _whole(path: Path, file: IdxFile) -> bool:
@@ -370,41 +310,3 @@ def _whole(path: Path, file: IdxFile) -> bool:
     except DataError:
         return False
     return True
-
-
-# Files of ours: a failure here is the disk's, not the mirror's.
-
-
-def _size(part: Path) -> int:
-    return part.stat().st_size if part.is_file() else 0
-
-
-def _open_part(part: Path, mode: str) -> IO[bytes]:
-    try:
-        return part.open(mode, buffering=0)
-    except OSError as error:
-        raise output_error(part, error) from error
-
-
-def _append(out: IO[bytes], chunk: bytes, part: Path) -> None:
-    try:
-        while chunk:
-            chunk = chunk[out.write(chunk) :]
-    except OSError as error:
-        raise output_error(part, error) from error
-
-
-def _keep(part: Path, path: Path) -> None:
-    try:
-        with part.open("rb") as stream:
-            os.fsync(stream.fileno())
-        part.replace(path)
-    except OSError as error:
-        raise output_error(path, error) from error
-
-
-def _remove(part: Path) -> None:
-    try:
-        part.unlink()
-    except OSError as error:
-        raise output_error(part, error) from error

@@ -163,6 +163,11 @@ def open_source(config: pb.DataParameter) -> Source:
     )
 
 
+def kind_of(folder: Path) -> str:
+    """What kind of database was written to ``folder``: "LMDB" or "LevelDB"."""
+    return "LMDB" if os.path.exists(folder / "data.mdb") else "LevelDB"
+
+
 def wrong_backend(config: pb.DataParameter, source: Source) -> str:
     """What to tell the user where ``backend`` is not what the database is; else nothing.
 

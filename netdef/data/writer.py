@@ -76,8 +76,8 @@ class DatabaseWriter:
     folders are made. Raises ``OutputError`` where ``path`` is taken or cannot be written.
     """
 
-    #: What the library of the database raises, beside OSError.
-    _errors: tuple[type[Exception], ...] = ()
+    #: What may be raised where something cannot be written.
+    _errors: tuple[type[Exception], ...] = (OSError,)
 
     def __init__(self, path: str | os.PathLike[str], *, force: bool = False) -> None:
         self.path = Path(path)
@@ -135,7 +135,7 @@ class DatabaseWriter:
             raise self._failure(error) from error
         try:
             self._environment = self._open()
-        except (OSError, *self._errors) as error:
+        except self._errors as error:
             self._discard()
             raise self._failure(error) from error
         return self
@@ -152,7 +152,7 @@ class DatabaseWriter:
             self._write(self._pending)
         except lmdb.BadValsizeError:
             raise  # a key that LMDB cannot hold is a mistake of the caller
-        except (OSError, *self._errors) as error:
+        except self._errors as error:
             raise self._failure(error) from error
         self._pending.clear()
         self._pending_bytes = 0
@@ -176,7 +176,7 @@ class DatabaseWriter:
             _sync_folder(self._partial)
             self._publish()
             _sync_folder(self._target.parent)
-        except (OSError, *self._errors) as error:
+        except self._errors as error:
             raise self._failure(error) from error
 
     def _publish(self) -> None:
@@ -209,7 +209,7 @@ class DatabaseWriter:
 class LMDBWriter(DatabaseWriter):
     """Makes a database of LMDB."""
 
-    _errors = (lmdb.Error,)
+    _errors = (OSError, lmdb.Error)
 
     def _open(self) -> Any:
         return lmdb.open(
@@ -260,7 +260,7 @@ class LevelDBWriter(DatabaseWriter):
                 hint="pip install 'netdef[leveldb]'; or write an LMDB, which every Caffe reads too",
             ) from None
         self._library = plyvel
-        self._errors = (plyvel.Error,)
+        self._errors = (OSError, plyvel.Error)
         super().__init__(path, force=force)
 
     def _open(self) -> Any:

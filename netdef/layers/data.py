@@ -21,9 +21,9 @@ class Data(RecordLayer):
 
     A record is a ``Datum``: bytes, floats, or an encoded image. A batch takes the shape of its
     first record, and all of its records must agree with it. The folder says whether it is an LMDB
-    or a LevelDB; where ``backend`` says otherwise, there is a warning. ``rand_skip`` starts at one of so many first records. Crops and mirroring
-    depend on the seed and on how many records came before, not on threads, so a resumed run goes
-    on exactly.
+    or a LevelDB; where ``backend`` says otherwise, there is a warning. ``rand_skip`` starts at one
+    of so many first records. Crops and mirroring depend on the seed and on how many records came
+    before, not on threads, so a resumed run goes on exactly.
 
     Batches are made ahead while the net computes, ``prefetch`` of them. Encoded images are shared
     out among threads: as many as there are cores that kernels leave free, or as many as there are

@@ -248,7 +248,7 @@ def test_a_table_that_goes_away_while_it_is_read(database: Path) -> None:
 
 
 def test_no_damage_crashes_or_hangs(tmp_path: Path) -> None:
-    """Whatever bytes stand in the files, even with checksums that are right: records, or an error."""
+    """Whatever stands in the files, with checksums that are right: records, or an error."""
     entries = {f"{i:0100d}".encode(): b"abc" * (i % 300) for i in range(200)}
     whole = write(tmp_path / "db", entries, {b"z": bytes(50), **mixed(20, seed=7)}, block_size=512)
     draw = random.Random(8)

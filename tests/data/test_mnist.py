@@ -18,7 +18,7 @@ import lmdb
 import numpy as np
 import pytest
 
-from netdef.data import mnist
+from netdef.data import download, mnist
 from netdef.errors import DataError, OutputError
 
 NAMES = [file.name for file in mnist.FILES]
@@ -319,7 +319,7 @@ def test_the_next_mirror_goes_on_where_one_gave_up(
     poor, good = serve(files, cut=500), serve(files)
     mnist.download(tmp_path, [poor.url, good.url])
     check_download(tmp_path)
-    assert good.asked[0] == (NAMES[0], f"bytes={500 * mnist.TRIES_PER_MIRROR}-")
+    assert good.asked[0] == (NAMES[0], f"bytes={500 * download.TRIES_PER_MIRROR}-")
     assert {name for name, _ in poor.asked} == {NAMES[0]}, "the good mirror is asked first then"
 
 

@@ -114,7 +114,8 @@ class Layers:
     ) -> Data:
         message = pb.LayerParameter()
         backend = "" if "backend" in data else "backend: LMDB"
-        given = f'data_param {{ source: "{source}" {data} {backend} }} transform_param {{ {transform} }}'
+        given = f'data_param {{ source: "{source}" {data} {backend} }} '
+        given += f"transform_param {{ {transform} }}"
         text_format.Parse(text or f'name: "d" type: "Data" {given}', message)
         del message.top[:]
         message.top.extend(["data", "label"][:tops])
