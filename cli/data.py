@@ -254,10 +254,10 @@ def mean(database: str, out: Path | None, backend: str, threads: int | None) -> 
     for mean_file, to OUT.binaryproto.
     """
     from netdef.data.mean import mean_image, write_mean
-    from netdef.files import probe_folder
+    from netdef.files import probe_file
 
     if out is not None:
-        probe_folder(out)
+        probe_file(out)
     source = _open(database)
     with _progress() as progress:
         image = mean_image(source, threads=threads, progress=progress)
@@ -325,7 +325,7 @@ def verify(database: str, threads: int | None) -> None:
 @click.argument("database", metavar="DB")
 @click.option("-o", "--out", required=True, metavar="SHEET.png", type=_FILE, help="Where to.")
 @click.option(
-    "-n", "--count", type=click.IntRange(1, 10_000), default=64, show_default=True, help="Images."
+    "-n", "--count", type=click.IntRange(1, 2_000), default=64, show_default=True, help="Images."
 )
 @click.option("--first", type=click.IntRange(0), default=0, help="Begin with this record.")
 @click.option("--label", type=int, help="Only images of this label.")
@@ -336,11 +336,11 @@ def show(
     """Draw the images of a database on a sheet, each above its label."""
     from netdef.data.inspect import draw_sheet, pictures
     from netdef.errors import DataError
-    from netdef.files import atomic_write, probe_folder
+    from netdef.files import atomic_write, probe_file
 
     if out.suffix.lower() not in (".png", ".jpg", ".jpeg"):
         raise click.UsageError(f"-o {out}: a sheet is a .png or a .jpg")
-    probe_folder(out)
+    probe_file(out)
     source = _open(database)
     if first >= source.size:
         raise DataError(f'"{database}" has {source.size} records, so there is no record {first}')
@@ -420,7 +420,7 @@ def features(
         say(f"wrote {database.records} records of {name} to {database.path}")
 
 
-@data.command(cls=Flags, no_args_is_help=True, hidden=True)
+@data.command("convert_mnist_data", cls=Flags, no_args_is_help=True, hidden=True)
 @click.argument("images", metavar="IMAGES", type=_FILE)
 @click.argument("labels", metavar="LABELS", type=_FILE)
 @click.argument("database", metavar="DB", type=_FILE)
@@ -439,7 +439,7 @@ def convert_mnist_data(
     say(f"wrote {written.records} images to {written.path} ({_NAMES[backend]})")
 
 
-@data.command(cls=Flags, no_args_is_help=True, hidden=True)
+@data.command("convert_cifar_data", cls=Flags, no_args_is_help=True, hidden=True)
 @click.argument("source", metavar="IN_DIR", type=_FILE)
 @click.argument("folder", metavar="OUT_DIR", type=_FILE)
 @click.argument("backend", metavar="lmdb|leveldb", type=click.Choice(BACKENDS), default="lmdb")

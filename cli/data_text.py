@@ -40,9 +40,8 @@ def histogram(labels: Mapping[int, int], everything: bool = False) -> Iterator[s
         return
     known = sorted(labels)
     fewest, most = min(labels.values()), max(labels.values())
-    between = f"{fewest}" if fewest == most else f"{fewest} to {most}"
-    span = f"from {known[0]} to {known[-1]}"
-    yield f"labels   {len(known)} different, {span}; each has {between} images"
+    each = count(most, "record") if fewest == most else f"{fewest} to {count(most, 'record')}"
+    yield f"labels   {len(known)} different, from {known[0]} to {known[-1]}; {each} each"
     if everything or len(known) <= MOST_LABELS:
         width = max(len(str(label)) for label in known)
         for label in known:

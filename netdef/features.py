@@ -13,6 +13,9 @@ from netdef.events import Listener
 from netdef.net import Net
 from netdef.proto import netdef_pb2 as pb
 
+#: So many blobs are named where there is none that was meant.
+MOST_NAMES = 20
+
 
 def extract(
     model: str,
@@ -38,9 +41,12 @@ def extract(
     try:
         for name in blobs:
             if name not in net.blobs:
+                known = list(
+                    dict.fromkeys(top for layer in net.plan.net.layer for top in layer.top)
+                )
                 raise NetError(
                     f'the net has no blob "{name}"',
-                    hint=did_you_mean(name, net.blobs) or f"there are {', '.join(net.blobs)}",
+                    hint=did_you_mean(name, known) or f"there are {', '.join(known[:MOST_NAMES])}",
                 )
             _size(name, net.blobs[name].data.shape)
         for path in weights:

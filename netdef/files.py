@@ -69,6 +69,19 @@ def probe_folder(path: str | os.PathLike[str], *, location: Location | None = No
         raise output_error(path, error, location=location) from error
 
 
+def probe_file(path: str | os.PathLike[str]) -> None:
+    """Check that ``atomic_write(path)`` will find a folder, and none of this name. Leaves no file.
+
+    Raises:
+        OutputError: it will not.
+    """
+    probe_folder(path)
+    try:
+        _is_special(os.path.realpath(path))
+    except OSError as error:
+        raise output_error(path, error) from error
+
+
 def check_path(path: str | os.PathLike[str], *, location: Location | None = None) -> None:
     """Raise OutputError for a path no file system can hold, which Python reports as ValueError."""
     if "\0" in os.fspath(path):

@@ -113,7 +113,9 @@ class ImageSet:
         #: The line of each entry.
         self._lines = self._listing.lines()
         self.missing = self._find_missing(progress)
-        if self.missing and (not options.skip_unreadable or len(self.missing) == len(self)):
+        if len(self.missing) == len(self):
+            raise self._none_is_there()
+        if self.missing and not options.skip_unreadable:
             _raise(list(self.missing.values()), "; --skip-unreadable leaves them out")
 
     def __len__(self) -> int:
@@ -250,8 +252,23 @@ class ImageSet:
                 try:
                     read_image(self._root, listed)
                 except RecordError as error:
-                    missing[entry] = self._of(entry, error.text, error.hint)
+                    hint = error.hint.replace("root_folder", "ROOT")
+                    missing[entry] = self._of(entry, error.text, hint)
         return missing
+
+    def _none_is_there(self) -> DataError:
+        """All are missing, so it is no matter of single files."""
+        first = self.missing[min(self.missing)]
+        hint = f'ROOT is put before each path as it is; here it is "{self._root}"'
+        if self._root and not self._root.endswith("/") and os.path.isdir(self._root):
+            hint = f'"{self._root}" is put before each path as it is: end it with a slash'
+        return DataError(
+            f"none of the {len(self)} images is there; the first would be "
+            f"{image_name(self._root, self._listing.path_of(min(self.missing)))}",
+            location=first.location,
+            hint=hint,
+            code=NO_IMAGE,
+        )
 
     def _of(self, entry: int, text: str, hint: str, code: str = NO_IMAGE) -> Diagnostic:
         """What is wrong with an image: ``text`` is a predicate."""

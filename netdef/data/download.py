@@ -55,8 +55,8 @@ def fetch(
     """Fetch the file ``name`` of ``what`` from the first of ``mirrors`` that has it.
 
     It is kept in ``folder`` if ``is_whole`` says so of it. Returns the mirror. Raises
-    ``DataError``, with the hint ``advice``, where none delivers, ``OutputError`` where ``folder`` cannot
-    be written.
+    ``DataError``, with the hint ``advice``, where none delivers, ``OutputError`` where ``folder``
+    cannot be written.
     """
     reasons = []
     for mirror in mirrors:

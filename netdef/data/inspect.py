@@ -27,10 +27,8 @@ Size = tuple[int, int, int]
 
 #: Pixels between the pictures of a sheet, and the height of a line of text under each.
 GAP, LINE = 6, 16
-#: The side of a picture on a sheet, at least; smaller ones are enlarged by a whole factor.
-SIDE = 96
-#: No sheet is larger.
-MOST_SHEET_PIXELS = 1 << 27
+#: Small pictures are enlarged by a whole factor up to this side, large ones are shrunk to that.
+SIDE, LARGEST_SIDE = 96, 256
 PAPER, INK = 255, 40
 
 
@@ -175,23 +173,24 @@ def draw_sheet(shown: list[Picture], columns: int, ending: str) -> bytes:
     """
     cv2 = opencv()
     side = max(max(picture.image.shape[:2]) for picture in shown)
-    factor = max(1, SIDE // side)
-    cell = max(factor * side, 1)
-    rows = -(-len(shown) // columns)
-    limit = MOST_SHEET_PIXELS / (rows * columns)
-    cell = min(cell, int(limit**0.5) - GAP - LINE)
-    paper = np.full(
-        (GAP + rows * (cell + LINE + GAP), GAP + columns * (cell + GAP), 3), PAPER, np.uint8
-    )
-    for number, (image, caption) in enumerate(shown):
-        row, column = divmod(number, columns)
-        top, left = GAP + row * (cell + LINE + GAP), GAP + column * (cell + GAP)
-        scale = min(factor, cell / max(image.shape[:2]))
-        height, width = (max(1, round(scale * extent)) for extent in image.shape[:2])
+    enlarged = max(1, SIDE // side)
+    small = []
+    for image, _ in shown:
+        scale = min(enlarged, LARGEST_SIDE / max(image.shape[:2]))
         way = cv2.INTER_NEAREST if scale >= 1 else cv2.INTER_AREA
-        small = cv2.resize(image, (width, height), interpolation=way)
-        paper[top : top + height, left : left + width] = small
-        place = (left, top + cell + LINE - 4)
+        height, width = (max(1, round(scale * extent)) for extent in image.shape[:2])
+        small.append(cv2.resize(image, (width, height), interpolation=way))
+    high, wide = (max(image.shape[axis] for image in small) for axis in (0, 1))
+    rows = -(-len(shown) // columns)
+    paper = np.full(
+        (GAP + rows * (high + LINE + GAP), GAP + columns * (wide + GAP), 3), PAPER, np.uint8
+    )
+    for number, image in enumerate(small):
+        row, column = divmod(number, columns)
+        top, left = GAP + row * (high + LINE + GAP), GAP + column * (wide + GAP)
+        paper[top : top + image.shape[0], left : left + image.shape[1]] = image
+        place = (left, top + high + LINE - 4)
+        caption = shown[number].caption
         cv2.putText(
             paper, caption, place, cv2.FONT_HERSHEY_SIMPLEX, 0.42, (INK,) * 3, 1, cv2.LINE_AA
         )

@@ -13,7 +13,6 @@ from netdef.data.images import Images, size_of
 from netdef.data.source import RecordError, Source
 from netdef.data.workers import Workers, default_threads
 from netdef.data.writer import Progress, ignore
-from netdef.errors import OutputError
 from netdef.files import atomic_write
 from netdef.jit import serial
 from netdef.proto import netdef_pb2 as pb
@@ -76,8 +75,6 @@ def write_mean(mean: NDArray[np.float32], path: Path) -> None:
     blob = pb.BlobProto(
         num=1, channels=mean.shape[0], height=mean.shape[1], width=mean.shape[2], data=mean.ravel()
     )
-    if path.is_dir():
-        raise OutputError(f"cannot write {path}: it is a folder", hint="name a file in it")
     with atomic_write(path) as file:
         file.write(blob.SerializeToString())
 
