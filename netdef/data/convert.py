@@ -38,7 +38,7 @@ from netdef.proto import netdef_pb2 as pb
 #: Of mistakes of one kind, so many are shown.
 MOST_SHOWN = 20
 #: Images that each thread may be ahead of what is written.
-AHEAD = 4
+AHEAD = 32
 #: How often whoever waits is told.
 REPORT_EVERY = 50
 

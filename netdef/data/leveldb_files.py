@@ -164,17 +164,20 @@ def unpack(path: Path, blocks: NDArray[np.int64]) -> Entries:
     if report[FAULT]:
         raise fault(path, report, first)
     contents = int(sizes.sum())
-    unpacked = np.empty(contents, np.uint8)
-    _expand(file, blocks, unpacked, sizes, report)
+    # The keys, of which the blocks hold only what differs from the key before, come behind. Mostly
+    # this is room enough for them.
+    buffer = np.empty(contents + contents // 4 + 1024, np.uint8)
+    _expand(file, blocks, buffer, sizes, report)
     if report[FAULT]:
         raise fault(path, report, first)
-    # The keys, of which the blocks hold only what differs from the key before, come behind.
-    _parse_entries(unpacked, contents, sizes, np.empty((0, 6), np.int64), report)
+    _parse_entries(buffer, contents, sizes, np.empty((0, 6), np.int64), report)
     if report[FAULT]:
         raise fault(path, report, first)
     table = np.empty((int(report[FOUND]), 6), np.int64)
-    buffer = np.empty(contents + int(report[FOUND_BYTES]), np.uint8)
-    buffer[:contents] = unpacked
+    needed = contents + int(report[FOUND_BYTES])
+    if needed > buffer.size:
+        buffer = np.concatenate([buffer[:contents], np.empty(needed - contents, np.uint8)])
+    buffer = buffer[:needed]
     _parse_entries(buffer, contents, sizes, table, report)
     if report[FAULT]:
         raise fault(path, report, first)

@@ -42,9 +42,10 @@ __all__ = [
 #: Called with (what is being made, how much of it is done, how much there is or 0 if unknown).
 Progress: TypeAlias = Callable[[str, int, int], None]
 
-#: Records per transaction, as Caffe's tools do it; large ones are committed sooner.
+#: Records per transaction, as Caffe's tools do it; large ones are committed sooner, so that
+#: whoever makes them does not wait long.
 RECORDS_PER_COMMIT = 1000
-BYTES_PER_COMMIT = 64 << 20
+BYTES_PER_COMMIT = 16 << 20
 #: The map is doubled whenever it is full. It bounds the file; it takes neither disk nor memory.
 INITIAL_MAP_BYTES = 16 << 20
 #: LMDB holds no longer key.
@@ -210,6 +211,8 @@ class LMDBWriter(DatabaseWriter):
     """Makes a database of LMDB."""
 
     _errors = (OSError, lmdb.Error)
+    #: Of all records that were written.
+    _bytes = 0
 
     def _open(self) -> Any:
         return lmdb.open(
@@ -221,7 +224,12 @@ class LMDBWriter(DatabaseWriter):
         )
 
     def _write(self, pending: list[tuple[bytes, bytes]]) -> None:
+        # Twice what records take is room enough for pages that are not full, mostly.
+        self._bytes += sum(len(key) + len(value) for key, value in pending)
         while True:
+            if self._environment.info()["map_size"] < INITIAL_MAP_BYTES + 2 * self._bytes:
+                self._grow()
+                continue
             try:
                 with self._environment.begin(write=True) as transaction:
                     for key, value in pending:
@@ -229,7 +237,10 @@ class LMDBWriter(DatabaseWriter):
                             raise ValueError(f"two records of {self.path} have the key {key!r}")
                 return
             except lmdb.MapFullError:
-                self._environment.set_mapsize(2 * self._environment.info()["map_size"])
+                self._grow()
+
+    def _grow(self) -> None:
+        self._environment.set_mapsize(2 * self._environment.info()["map_size"])
 
     def _seal(self) -> None:
         self._environment.sync(True)
