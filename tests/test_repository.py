@@ -7,12 +7,14 @@ import os
 import re
 from pathlib import Path
 
+import click
 import pytest
 
 from netdef import prototxt
 from netdef.errors import PrototxtError
 from netdef.layer import layer_types
 from netdef.proto import netdef_pb2 as pb
+from netdef_cli.main import main
 
 REPOSITORY = Path(__file__).parent.parent
 
@@ -102,7 +104,7 @@ def test_commands_exist(path: Path) -> None:
         if word != "netdef":
             assert os.access(REPOSITORY / word, os.X_OK), command
         elif rest and re.fullmatch(r"[a-z]\w*", rest[0]):
-            assert (REPOSITORY / "cli" / f"{rest[0]}.py").is_file(), command
+            assert main.get_command(click.Context(main), rest[0]) is not None, command
 
 
 def test_both_readmes_show_the_same_commands_and_code() -> None:
