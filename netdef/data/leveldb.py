@@ -15,11 +15,12 @@ from __future__ import annotations
 
 import os
 import re
+import threading
 from collections import OrderedDict
 from collections.abc import Iterator
 from itertools import pairwise
 from pathlib import Path
-from typing import NamedTuple
+from typing import NamedTuple, TypeAlias
 
 import numpy as np
 from numpy.typing import NDArray
@@ -48,6 +49,10 @@ CHUNK_BYTES = 1 << 20
 #: Of so many chunks the entries are kept: more than one only where tables overlap.
 CHUNKS = 8
 
+#: So many databases are known, and none with more than so many bytes in its log.
+MOST_KNOWN = 4
+MOST_LOGGED_BYTES = 64 << 20
+
 # Tags of what a MANIFEST tells.
 _COMPARATOR, _LOG, _NEXT_FILE, _LAST_SEQUENCE, _COMPACTED, _DELETED, _NEW = range(1, 8)
 _PREVIOUS_LOG = 9
@@ -60,9 +65,9 @@ class LevelDB(Source):
 
     def __init__(self, path: str) -> None:
         self.path = path
-        self._runs = _open_runs(Path(path))
-        #: Which entries are the records, in order: run, first entry, how many.
-        self._pieces = _pieces(self._runs)
+        self._runs, self._pieces = _contents(Path(path))
+        #: What was unpacked last.
+        self._held: Chunks = OrderedDict()
         ends = np.cumsum(self._pieces[:, 2])
         #: Which record comes first in each piece.
         self._starts = ends - self._pieces[:, 2]
@@ -97,7 +102,7 @@ class LevelDB(Source):
         number = int(np.searchsorted(self._starts, self._position, "right")) - 1
         run, first, length = self._pieces[number].tolist()
         passed = self._position - int(self._starts[number])
-        entries, row = self._runs[run].at(first + passed)
+        entries, row = self._runs[run].at(first + passed, self._held)
         rows = entries.table[row : row + min(count, length - passed)]
         low, high = int(rows[0, VALUE]), int(rows[:, :2].sum(axis=1).max())
         if high - low < entries.buffer.size // 2:
@@ -121,6 +126,10 @@ def _cut(
     return np.concatenate(parts), spans
 
 
+#: Entries that are unpacked, by the table and the number of the chunk; the oldest first.
+Chunks: TypeAlias = "OrderedDict[tuple[Path, int], Entries]"
+
+
 class _Run:
     """Entries in ascending order of their keys, the newest of a key first."""
 
@@ -131,8 +140,11 @@ class _Run:
     #: The least and the greatest key.
     span: tuple[bytes, bytes]
 
-    def at(self, number: int) -> tuple[Entries, int]:
-        """Some of the entries, and which row of these is entry ``number``."""
+    def at(self, number: int, held: Chunks) -> tuple[Entries, int]:
+        """Some of the entries, and which row of these is entry ``number``.
+
+        They may be among those ``held``, and are so afterwards.
+        """
         raise NotImplementedError
 
 
@@ -151,19 +163,19 @@ class _Log(_Run):
             is_simple(entries.buffer, table, report)
             self.simple = bool(report[FOUND])
         self._entries = Entries(entries.buffer, table)
+        self.bytes = entries.buffer.size
         self.count = len(table)
         self.span = self._entries.key(0), self._entries.key(self.count - 1)
 
-    def at(self, number: int) -> tuple[Entries, int]:
+    def at(self, number: int, held: Chunks) -> tuple[Entries, int]:
         return self._entries, number
 
 
 class _Table(_Run):
     """A file of blocks. All of it is read when this is made, since nothing says what it holds."""
 
-    def __init__(self, path: Path, held: OrderedDict[tuple[Path, int], Entries]) -> None:
+    def __init__(self, path: Path) -> None:
         self._path = path
-        self._held = held
         try:
             size = path.stat().st_size
         except OSError as error:
@@ -190,19 +202,53 @@ class _Table(_Run):
         self.count = int(self._before[-1])
         self.span = (keys[0], keys[-1]) if keys else (b"", b"")
 
-    def at(self, number: int) -> tuple[Entries, int]:
+    def at(self, number: int, held: Chunks) -> tuple[Entries, int]:
         chunk = int(np.searchsorted(self._before, number, "right")) - 1
         place = self._path, chunk
-        entries = self._held.get(place)
+        entries = held.get(place)
         if entries is None:
             first, last = self._chunks[chunk]
             entries = unpack(self._path, self._blocks[first:last])
             if len(entries.table) != self._before[chunk + 1] - self._before[chunk]:
                 raise RecordError(f'"{self._path}" has changed since it was opened')
-            self._held[place] = entries
-            if len(self._held) > CHUNKS:
-                self._held.popitem(last=False)
+            held[place] = entries
+            if len(held) > CHUNKS:
+                held.popitem(last=False)
         return entries, number - int(self._before[chunk])
+
+
+#: What the databases that were opened last consist of, by the state of their files. A net opens
+#: its databases more than once, and to look through one takes as long as reading it.
+_known: OrderedDict[tuple[object, ...], tuple[list[_Run], NDArray[np.int64]]] = OrderedDict()
+_lock = threading.Lock()
+
+
+def _contents(folder: Path) -> tuple[list[_Run], NDArray[np.int64]]:
+    """The runs of a database, and which entries of them are its records: see ``_pieces``."""
+    state = _fingerprint(folder)
+    with _lock:
+        if state in _known:
+            return _known[state]
+    runs = _open_runs(folder)
+    found = runs, _pieces(runs)
+    with _lock:
+        if all(run.bytes <= MOST_LOGGED_BYTES for run in runs if isinstance(run, _Log)):
+            _known[state] = found
+        if len(_known) > MOST_KNOWN:
+            _known.popitem(last=False)
+    return found
+
+
+def _fingerprint(folder: Path) -> tuple[object, ...]:
+    """Something that changes with the files in a folder."""
+    files = []
+    try:
+        for entry in os.scandir(folder):
+            found = entry.stat()
+            files.append((entry.name, found.st_size, found.st_mtime_ns, found.st_ino))
+    except OSError as error:
+        raise RecordError(f'"{folder}" cannot be read: {error.strerror}') from None
+    return (os.path.abspath(folder), *sorted(files))
 
 
 def _chunks(blocks: NDArray[np.int64]) -> Iterator[tuple[int, int]]:
@@ -235,10 +281,11 @@ def _pieces(runs: list[_Run]) -> NDArray[np.int64]:
 def _merge(runs: list[_Run]) -> list[tuple[int, int]]:
     """Run and number of the newest entry of each key, in the order of keys, without deletions."""
     found: list[tuple[bytes, int, int, int, int]] = []
+    held: Chunks = OrderedDict()
     for number, run in enumerate(runs):
         done = 0
         while done < run.count:
-            entries, first = run.at(done)
+            entries, first = run.at(done, held)
             for row in range(first, len(entries.table)):
                 entry = entries.table[row].tolist()
                 key = entries.key(row)
@@ -272,13 +319,12 @@ def _open_runs(folder: Path) -> list[_Run]:
     except OSError as error:
         raise RecordError(f'"{folder}" cannot be read: {error.strerror}') from None
     runs: list[_Run] = []
-    held: OrderedDict[tuple[Path, int], Entries] = OrderedDict()
     for number in state.tables:
         # Older versions of LevelDB called tables .sst.
         found = [name for name in (f"{number:06d}.ldb", f"{number:06d}.sst") if name in names]
         if not found:
             raise RecordError(f'"{folder}" lacks the table {number:06d}.ldb', hint=HINT)
-        runs.append(_Table(folder / found[0], held))
+        runs.append(_Table(folder / found[0]))
     logs = [int(match[1]) for match in map(re.compile(r"(\d+)\.log").fullmatch, names) if match]
     batches = [
         read_batches(folder / f"{number:06d}.log")

@@ -11,6 +11,7 @@ from typing import Any
 import numpy as np
 import pytest
 
+from netdef.data import leveldb, leveldb_files
 from netdef.data.leveldb import LevelDB
 from netdef.data.leveldb_files import CHECKSUM_TABLES, read_index
 from netdef.data.source import KEY, KEY_SIZE, VALUE, VALUE_SIZE, RecordError, Records, open_source
@@ -155,6 +156,24 @@ def test_reading_writes_and_locks_nothing(tmp_path: Path) -> None:
         os.chmod(folder, 0o755)
     assert {path.name: path.read_bytes() for path in folder.iterdir()} == before
     plyvel.DB(str(folder)).close()
+
+
+def test_a_database_is_looked_through_once(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Until it changes."""
+    folder = write(tmp_path / "db", mixed(50, seed=11), {})
+    first = LevelDB(str(folder))
+    unpacked: list[Path] = []
+
+    def unpack(path: Path, blocks: np.ndarray) -> Any:
+        unpacked.append(path)
+        return leveldb_files.unpack(path, blocks)
+
+    monkeypatch.setattr(leveldb, "unpack", unpack)
+    second = LevelDB(str(folder))
+    assert unpacked == []
+    assert read_all(second, 9) == read_all(first, 50)
+    write(folder, {b"zz": b"new"})
+    assert LevelDB(str(folder)).size == 51
 
 
 def test_a_database_without_records(tmp_path: Path) -> None:
