@@ -35,32 +35,15 @@ _OTHER_NAMES = {
     "ratio": "dropout_ratio",
     "strides": "stride",
 }
-#: Fields that forks added, by the fork in which people met them first.
+#: Fields of forks that the schema lacks, by the fork in which people met them first.
 _FORKS = {
-    "annotated_data_param": "SSD",
-    "bn_param": "SegNet and PSPNet",
-    "box_annotator_ohem_param": "R-FCN",
-    "center_loss_param": "caffe-face",
-    "convolution3d_param": "C3D",
-    "detection_evaluate_param": "SSD",
-    "detection_output_param": "SSD",
-    "distort_param": "SSD",
-    "expand_param": "SSD",
-    "interp_param": "DeepLab and PSPNet",
-    "multibox_loss_param": "SSD",
-    "norm_param": "SSD",
-    "permute_param": "SSD",
-    "prior_box_param": "SSD",
-    "psroi_pooling_param": "R-FCN",
-    "quantization_param": "Ristretto",
-    "region_loss_param": "the YOLO forks",
-    "reorg_param": "the YOLO forks",
-    "resize_param": "SSD",
-    "roi_pooling_param": "Fast R-CNN",
-    "shuffle_channel_param": "ShuffleNet",
-    "smooth_l1_loss_param": "Fast R-CNN",
-    "upsample_param": "SegNet",
-    "video_data_param": "C3D and SSD",
+    "insanity_param": "caffe-windows",
+    "local_param": "caffe-windows",
+    "mn_activation_param": "Intel Caffe",
+    "mn_grad_compress_param": "Intel Caffe",
+    "multinode": "Intel Caffe",
+    "squeeze_convolution_param": "Synopsys Caffe",
+    "squeeze_inner_product_param": "Synopsys Caffe",
 }
 #: The V1 spelling of what stands in ``param { }`` since.
 _V1_PARAM = {"blobs_lr": "lr_mult", "weight_decay": "decay_mult", "blob_share_mode": "share_mode"}
@@ -109,7 +92,7 @@ def unknown_field(name: str, value: str, frame: Frame) -> str:
     if frame.type.name == "SolverParameter" and name == "batch_size":
         return "the batch size belongs to the net:  data_param { batch_size: .. }"
     if name in _FORKS:
-        return f"not a field of BVLC Caffe 1.0; it comes from {_FORKS[name]}"
+        return f"a field of {_FORKS[name]}, which netdef does not know"
     other = _OTHER_NAMES.get(name.lower(), "")
     if other in known:
         return f"Caffe calls this `{other}`"
@@ -245,12 +228,14 @@ def _layer_of(frame: Frame) -> Frame | None:
 
 
 def _homes(name: str, type: MessageType) -> list[str]:
-    """The message fields of ``type`` inside which a field ``name`` may stand."""
-    return [
-        field.name
+    """The message fields of ``type`` inside which a field ``name`` may stand: of Caffe, if any."""
+    homes = [
+        field
         for field in type.fields.values()
         if field.kind == MESSAGE and name in field.message_type.fields
     ]
+    own = [f.name for f in homes if not (f.of_fork or f.message_type.fields[name].of_fork)]
+    return own or [field.name for field in homes]
 
 
 def _listed(homes: list[str], frame: Frame) -> str:

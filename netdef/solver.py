@@ -194,9 +194,9 @@ class Solver:
         for field in p.DESCRIPTOR.fields:
             if field.cpp_type != field.CPPTYPE_FLOAT:
                 continue
-            value = getattr(p, field.name)
-            if not math.isfinite(value):
-                raise self._error(f"{field.name} must be a number, but is {value:g}", field.name)
+            given = getattr(p, field.name)
+            if not all(map(math.isfinite, [given] if isinstance(given, float) else given)):
+                raise self._error(f"{field.name} must be a number, but is {given}", field.name)
         if p.regularization_type not in ("L1", "L2"):
             raise self._error(
                 f'unknown regularization_type "{p.regularization_type}"',

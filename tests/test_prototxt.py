@@ -18,6 +18,7 @@ from google.protobuf.message import Message
 from netdef import prototxt
 from netdef.errors import Diagnostic, PrototxtError
 from netdef.proto import netdef_pb2 as pb
+from netdef.prototxt_fields import PRIVATE
 
 
 def net(text: str | bytes) -> pb.NetParameter:
@@ -159,7 +160,7 @@ def _values(field: FieldDescriptor) -> st.SearchStrategy[Any]:
 @st.composite
 def messages(draw: st.DrawFn, descriptor: Descriptor, depth: int = 0) -> dict[str, Any]:
     """The fields of a random message, as keyword arguments of its class."""
-    fields = [f for f in descriptor.fields if f.number < 20000]
+    fields = [f for f in descriptor.fields if f.number not in PRIVATE]
     chosen = draw(st.lists(st.sampled_from(fields), max_size=4, unique_by=lambda f: f.name))
     required = [
         f for f in fields if f.name in ("min", "max") and descriptor.name == "ClipParameter"
@@ -492,7 +493,7 @@ NET_MISTAKES = [
     (POOL.replace("@", "group: 5"), 1, 41, "E012", "inside convolution_param { }"),
     ("layer { kernelsize: 5 }", 1, 9, "E012", "did you mean `kernel_size`, inside"),
     ("layer { convolutional_param { } }", 1, 9, "E012", 'did you mean "convolution_param"?'),
-    ("layer { roi_pooling_param { pooled_w: 6 } }", 1, 9, "E012", "Fast R-CNN"),
+    ("layer { local_param { num_output: 6 } }", 1, 9, "E012", "caffe-windows"),
     (
         "layer { frobnicate_param { x: [1] } }",
         1,
