@@ -168,6 +168,45 @@ def wrong_root(name: str, expected: MessageType, other: MessageType) -> str:
     return f"this is a {given}, where a {needed} is needed: it begins with `{name}`"
 
 
+#: Files that look like a net or a solver and are neither, by a field that only they have.
+_OTHER_FILES = {
+    "item": "a label map: the names of the classes of annotated data",
+    "isa_version": "the description of an accelerator (Vitis AI)",
+    "feature_code": "the description of an accelerator (Vitis AI)",
+    "input_schema": "a schema of data",
+    "node": "a graph of another framework",
+    "opset_import": "a model of another framework (ONNX)",
+    "model_config_list": "the configuration of a model server",
+    "max_batch_size": "the configuration of a model server",
+}
+
+
+def other_file(name: str) -> str:
+    """What a file is whose outermost message has a field ``name``; empty for none that we know."""
+    return _OTHER_FILES.get(name, "")
+
+
+def wrong_file(name: str, expected: MessageType, other: str) -> str:
+    """A sentence for a file that is ``other``, seen by its field ``name``."""
+    return f"this is {other}, where a {_ROOTS[expected.name]} is needed: it has `{name}`"
+
+
+def bare_text(field: Field, text: str, frame: Frame) -> str:
+    """What ``text`` without quotes says for string ``field``; a V1 type in today's words."""
+    if field.name == "type" and frame.type.name == "LayerParameter" and text in _v1_types(frame):
+        return v2_type(text)
+    return text
+
+
+def enum_meant(field: Field, given: str) -> str:
+    """The one value of enum ``field`` that ``given`` can mean, as a name in other letters, or V2's
+    name of a V1 layer type; empty for none."""
+    same = [name for name in field.values if name.lower() == given.lower()]
+    if field.name == "type" and not same:
+        same = [name for name in field.values if v2_type(name) == given]
+    return same[0] if len(same) == 1 else ""
+
+
 def unquoted(field: Field, value: str, frame: Frame) -> str:
     """A hint for a string field whose ``value`` has no quotes."""
     text = value.strip("\"'")
@@ -191,10 +230,11 @@ def quoted(field: Field, text: str) -> str:
 
 def enum_value(field: Field, given: str, *, quoted: bool = False) -> str:
     """A hint for ``given``, which is not the name of a value of enum ``field``."""
-    same = [name for name in field.values if name.lower() == given.lower()]
-    same += [name for name in field.values if field.name == "type" and v2_type(name) == given]
+    if given == "RUN" and field.name == "phase":
+        return "RUN is MyCaffe's phase for what is neither training nor testing"
+    same = enum_meant(field, given)
     if same:
-        return f"write  {field.name}: {same[0]}" + ("  without quotes" if quoted else "")
+        return f"write  {field.name}: {same}" + ("  without quotes" if quoted else "")
     guess = did_you_mean(given, field.values) if len(given) <= LONGEST_GUESS else ""
     return guess or (f"one of {', '.join(field.values)}" if len(field.values) <= 8 else "")
 

@@ -110,7 +110,8 @@ class Solver:
         if self.rule_type is not None and self.param.type != self.rule_type:
             self.param.type = self.rule_type
         self._normalize(weights, stages, level, resuming)
-        doubts = schedule.check(self.param, self._positions)
+        doubts = self._positions.take_warnings()
+        doubts += schedule.check(self.param, self._positions)
         self._check()
         if self.param.snapshot or self.param.snapshot_after_train:
             snapshots.probe(self.param.snapshot_prefix, location=self._at("snapshot_prefix"))

@@ -33,13 +33,17 @@ def upgrade_net(
     Args:
         net: as parsed; of any version.
         positions: where it was parsed from, for messages that say where.
-        warnings: is appended what Caffe would have dropped without stopping.
+        warnings: is appended what the text left in doubt (once: the next call has no more of it),
+            and what Caffe would have dropped without stopping.
 
     Raises:
         NetError: ``layer`` and ``layers`` are mixed, a V0 layer is of unknown type, padding is
             followed by a layer that cannot pad, or the inputs lack dimensions.
     """
-    work = _Work(pb.NetParameter(), positions, warnings if warnings is not None else [])
+    told = warnings if warnings is not None else []
+    if positions is not None and warnings is not None:
+        told += positions.take_warnings()
+    work = _Work(pb.NetParameter(), positions, told)
     work.net.CopyFrom(net)
     for step in NET_STEPS:
         if step.needed(work.net):
