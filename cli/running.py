@@ -57,6 +57,15 @@ def caffe_option(name: str, **settings: Any) -> Callable[[F], F]:
     return click.option(*spellings, name.replace("-", "_"), **settings)
 
 
+def lenient_option(function: F) -> F:
+    """``--lenient``, of the commands that read a net."""
+    return click.option(
+        "--lenient",
+        is_flag=True,
+        help="Warn of fields that netdef does not know, in place of refusing them.",
+    )(function)
+
+
 def run_options(function: F) -> F:
     """What every command takes that runs a net."""
     options = (

@@ -204,7 +204,7 @@ def _connect(layers: list[Layer]) -> tuple[list[_Draft], dict[str, Shape]]:
     drafts = []
     for layer in layers:
         message = layer.message
-        _check_arity(layer)
+        check_arity(layer)
         for i, name in enumerate(message.bottom):
             if name not in shapes:
                 raise layer.error(f'unknown bottom blob "{name}"', "bottom", i)
@@ -277,7 +277,8 @@ def _written(name: str, maker: Mapping[str, Layer]) -> str:
     return name
 
 
-def _check_arity(layer: Layer) -> None:
+def check_arity(layer: Layer) -> None:
+    """Raise NetError for a layer with too few or too many bottoms or tops."""
     given = len(layer.message.bottom), len(layer.message.top)
     for what, allowed, count in (
         ("bottom", layer.bottoms, given[0]),
