@@ -30,7 +30,7 @@ from netdef import forks, graph, prototxt, schedule
 from netdef.blob import Shape
 from netdef.errors import Diagnostic, Location, NetdefError, did_you_mean
 from netdef.layer import Layer, create, layer_types
-from netdef.plan import check_arity, plan
+from netdef.plan import AUTOMATIC, add_top, check_arity, plan
 from netdef.proto import netdef_pb2 as pb
 from netdef.prototxt import Positions
 from netdef.solver import check_definition
@@ -40,7 +40,15 @@ from netdef.upgrade import upgrade_net, upgrade_solver
 M = TypeVar("M", bound=Message)
 
 #: Channels, rows and columns of images that are tried in turn where a net does not say them.
-SIZES = ((3, 224, 224), (3, 32, 32), (1, 28, 28), (3, 300, 300), (1, 32, 32), (1, 224, 224))
+SIZES = (
+    (3, 224, 224),
+    (3, 32, 32),
+    (1, 28, 28),
+    (3, 300, 300),
+    (2, 28, 28),
+    (1, 32, 32),
+    (1, 224, 224),
+)
 
 #: Boxes in the stead of as many as an image has.
 BOXES = 8
@@ -172,9 +180,8 @@ def _states(net: pb.NetParameter) -> list[pb.NetState]:
     rules = [each for layer in net.layer for each in (*layer.include, *layer.exclude)]
     stages = dict.fromkeys(s for each in rules for s in (*each.stage, *each.not_stage))
     phases: list[pb.Phase] = [pb.TRAIN, pb.TEST]
-    if not any(each.HasField("phase") for each in rules) and any(
-        layer.type == "Input" for layer in net.layer
-    ):
+    trains = any(each.HasField("phase") and each.phase == pb.TRAIN for each in rules)
+    if not trains and any(layer.type == "Input" for layer in net.layer):
         phases = [pb.TEST]
     plain = [_state(phase, net.state) for phase in phases]
     staged = [
@@ -244,14 +251,17 @@ def _walk(
             for path in forks.unread_options(message):
                 yield _unread_in(message, path, positions)
         elif message.type in layer_types() and message.type != "Python":
-            for path in forks.unread_options(message):
-                yield _unread_in(message, path, positions)
-            try:
-                tops = _tops(message, net.state.phase, bottoms, positions)
-            except NetdefError as error:
-                wrong = True
-                yield error.diagnostics[0]
-                tops = [None] * len(message.top)
+            unread = list(forks.unread_options(message))
+            yield from (_unread_in(message, path, positions) for path in unread)
+            tops = [None] * len(message.top)
+            if not _CHANGES_SHAPE.isdisjoint(path[-1] for path in unread):
+                complete = False
+            else:
+                try:
+                    tops = _tops(message, net.state.phase, bottoms, positions)
+                except NetdefError as error:
+                    wrong = True
+                    yield error.diagnostics[0]
         elif message.type == "Python" or message.type in forks.LAYERS:
             complete = False
             tops = _foreign_tops(message, bottoms)
@@ -283,6 +293,8 @@ def _tops(
 ) -> list[Shape | None]:
     """The shapes that a layer gives its tops; None where those of its bottoms are not known."""
     layer = _create(message, phase, positions)
+    if layer.loss and not message.top:
+        add_top(layer, AUTOMATIC)
     check_arity(layer)
     known = [shape for shape in bottoms if shape is not None]
     if len(known) == len(bottoms):
@@ -311,6 +323,12 @@ def _foreign_tops(message: pb.LayerParameter, bottoms: list[Shape | None]) -> li
         tops[0] = ()
     return tops
 
+
+#: Options of forks that a layer of Caffe's gives other shapes with.
+_CHANGES_SHAPE = frozenset(
+    ("kernel_depth", "kernel_shape", "pad_b", "pad_l", "pad_r", "pad_shape", "pad_t", "pad_type",
+     "pixelshuffler", "stride_shape", "temporal_pad", "temporal_stride")
+)  # fmt: skip
 
 #: Layers of forks whose first top has the shape of the first bottom.
 _KEEPS_SHAPE = frozenset(

@@ -108,13 +108,10 @@ LAYERS: Final[dict[str, str]] = {
          "TokenizedData", "TransformerBlock", "UnPooling1", "UnPooling2", "VarSelNet"), _MYCAFFE),
 }  # fmt: skip
 
-#: Options that forks added to messages of Caffe's and that netdef reads or translates.
+#: Options that forks added to messages of Caffe's and that netdef reads. Those it translates
+#: (``netdef/upgrade.py``) are gone before anyone asks.
 READ: Final[dict[str, frozenset[str]]] = {
     "TransformationParameter": frozenset(("resize_param", "crop_h", "crop_w")),
-    "ConvolutionParameter": frozenset(("pad_l", "pad_r", "pad_t", "pad_b")),
-    "PoolingParameter": frozenset(("ceil_mode", "pad_l", "pad_r", "pad_t", "pad_b")),
-    "ReLUParameter": frozenset(("relu6",)),
-    "ParamSpec": frozenset(("fixed",)),
 }
 
 #: Those that change nothing here: what computes, in what precision, on how many threads, and what

@@ -116,7 +116,7 @@ def plan(net: pb.NetParameter, positions: Positions | None = None) -> Plan:
     layers = [_create(message, net.state.phase, positions) for message in net.layer]
     unnamed = [layer for layer in layers if layer.loss and not layer.message.top]
     for number, layer in enumerate(unnamed, 1):
-        _add_top(layer, AUTOMATIC if number == 1 else f"{AUTOMATIC} {number}")
+        add_top(layer, AUTOMATIC if number == 1 else f"{AUTOMATIC} {number}")
     automatic = {layer.message.top[0] for layer in unnamed}
     drafts, shapes = _connect(layers)
     params, owned = _share(drafts)
@@ -189,7 +189,7 @@ def _create(message: pb.LayerParameter, phase: int, positions: Positions | None)
     return create(message, message.phase if message.HasField("phase") else phase, locate)
 
 
-def _add_top(layer: Layer, name: str) -> None:
+def add_top(layer: Layer, name: str) -> None:
     """Give a layer a top that its net does not know of."""
     message = pb.LayerParameter()
     message.CopyFrom(layer.message)
