@@ -20,6 +20,13 @@ _FOLDER = [str(Path(__file__).parent)]
 #: Files of this folder that are no subcommand.
 _NOT_COMMANDS = {"main", "running"}
 
+#: Caffe's own names of tools that are part of a command, which has an attribute of that name.
+_TOOLS = {
+    "upgrade_net_proto_binary": "upgrade",
+    "upgrade_net_proto_text": "upgrade",
+    "upgrade_solver_proto_text": "upgrade",
+}
+
 #: What a shell reports of a process that Ctrl-C ended.
 INTERRUPTED = 128 + 2
 
@@ -36,9 +43,10 @@ class Commands(click.Group):
         return sorted(name for name in names if name not in _NOT_COMMANDS)
 
     def get_command(self, ctx: click.Context, name: str) -> click.Command | None:
-        if name not in self.list_commands(ctx):
+        module = _TOOLS.get(name, name)
+        if module not in self.list_commands(ctx):
             return None
-        command = getattr(importlib.import_module(f"{__package__}.{name}"), name)
+        command = getattr(importlib.import_module(f"{__package__}.{module}"), name)
         assert isinstance(command, click.Command)
         return command
 

@@ -50,6 +50,9 @@ SIZES = (
     (1, 224, 224),
 )
 
+#: Layers that are looked at in one state of a net, all sizes together.
+MOST_LAYERS_WALKED = 600
+
 #: Boxes in the stead of as many as an image has.
 BOXES = 8
 
@@ -213,7 +216,9 @@ def _check_view(net: pb.NetParameter, positions: Positions) -> list[Diagnostic]:
     open_ones = [guess for guess in guesses if guess.is_open]
     sizes: Sequence[Shape | None] = (None,)
     if open_ones:
-        sizes = _likely_first(open_ones[0].layer)
+        # A long net costs more to walk, and its author has said more about it.
+        tries = max(2, MOST_LAYERS_WALKED // len(net.layer))
+        sizes = _likely_first(open_ones[0].layer)[:tries]
     tried = []
     for size in sizes:
         found = list(_walk(net, positions, {g.layer.name: g.shapes(size) for g in guesses}))
@@ -491,6 +496,6 @@ def _unread_in(
 
 
 def _unread(owner: str, path: tuple[str | int, ...], where: Location | None) -> Diagnostic:
-    option = ".".join(str(part) for part in path if isinstance(part, str))
+    option = forks.option_name(path)
     text = f"{owner}: {option} comes from a fork of Caffe; netdef does not compute it"
     return Diagnostic("E132", text, where, severity="warning")

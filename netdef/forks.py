@@ -149,6 +149,11 @@ WITHOUT_EFFECT: Final[dict[str, frozenset[str]]] = {
 }  # fmt: skip
 
 
+def option_name(path: tuple[str | int, ...]) -> str:
+    """What to call the option at ``path`` of a message: ``convolution_param.relu``."""
+    return ".".join(part for part in path if isinstance(part, str))
+
+
 def unread_options(message: Message) -> Iterator[tuple[str | int, ...]]:
     """Where in ``message`` options of forks stand that netdef would pass over.
 

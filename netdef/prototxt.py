@@ -153,6 +153,11 @@ class Document(Generic[M]):
     warnings: list[Diagnostic] = field(default_factory=list)
 
 
+def is_lenient() -> bool:
+    """Whether :func:`lenient` is in force."""
+    return _LENIENT.get()
+
+
 def parse(text: str | bytes, type: type[M], file: str = "<text>") -> Document[M]:
     """Read ``text`` as a message of ``type``; ``file`` is the name that positions carry.
 

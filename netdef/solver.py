@@ -8,16 +8,16 @@ import operator
 import os
 import time
 from collections.abc import Callable, Collection, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
-from netdef import prototxt, rng, schedule
+from netdef import forks, prototxt, rng, schedule
 from netdef import snapshot as snapshots
 from netdef.blob import Array
-from netdef.errors import Location, PrototxtError, SolverError, WeightsError
+from netdef.errors import Diagnostic, Location, PrototxtError, SolverError, WeightsError
 from netdef.events import (
     Bus,
     DebugLine,
@@ -113,6 +113,7 @@ class Solver:
         doubts = self._positions.take_warnings()
         doubts += schedule.check(self.param, self._positions)
         check_definition(self.param, self._positions)
+        doubts += self._refuse_unread()
         if self.param.snapshot or self.param.snapshot_after_train:
             snapshots.probe(self.param.snapshot_prefix, location=self._at("snapshot_prefix"))
 
@@ -174,6 +175,23 @@ class Solver:
             self._tell(Note("solver_mode: GPU  is taken as CPU: netdef computes on the CPU"))
         # Saying CPU keeps the log true where the file leaves Caffe's default, GPU.
         param.solver_mode = pb.SolverParameter.CPU
+
+    def _refuse_unread(self) -> list[Diagnostic]:
+        """Warnings of options of forks that nothing here reads; errors unless asked to go on."""
+        found = [
+            Diagnostic(
+                "E132",
+                f"{forks.option_name(path)} comes from a fork of Caffe; netdef does not compute it",
+                self._at(*path),
+                "--lenient trains without it",
+            )
+            for path in forks.unread_options(self.param)
+            # Nets within the solver are built as others are, and say it then.
+            if not str(path[0]).endswith("net_param")
+        ]
+        if found and not prototxt.is_lenient():
+            raise SolverError(diagnostics=found)
+        return [replace(each, severity="warning", hint="") for each in found]
 
     # -- nets -----------------------------------------------------------------------------------
 

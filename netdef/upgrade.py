@@ -638,7 +638,7 @@ def _translate_sides(layer: pb.LayerParameter) -> pb.LayerParameter | None:
     Not where the mean of a window leaves out its padding: there the two are not the same.
     """
     pools = layer.type == "Pooling"
-    config = layer.pooling_param if pools else layer.convolution_param
+    config: Any = layer.pooling_param if pools else layer.convolution_param
     top, bottom, left, right = _sides(layer)
     even = top == bottom and left == right
     if not even and pools and config.pool not in (config.MAX, config.AVE):

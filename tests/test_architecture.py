@@ -60,14 +60,14 @@ ROOMS = {
     "weights": "hdf5 blob errors proto",
     "snapshot": "weights hdf5 blob files errors proto",
     # What users hold.
-    "net": "program memory fusion plan graph layer upgrade prototxt weights snapshot jit rng"
+    "net": "program memory fusion plan graph layer upgrade forks prototxt weights snapshot jit rng"
     " blob errors events proto",
     "testing": "net layer prototxt jit blob errors proto",
     "evaluate": "net prototxt blob errors events proto",
     "timing": "net program cost plan prototxt events proto",
     "solvers": "jit kernels prototxt blob errors proto",
-    "solver": "net program parameters solvers schedule upgrade prototxt weights snapshot kernels"
-    " jit rng blob errors events proto",
+    "solver": "net program parameters solvers schedule upgrade forks prototxt weights snapshot"
+    " kernels jit rng blob errors events proto",
     # What can be said of a net or a solver without running it.
     "check": "solver solvers plan graph layer schedule upgrade forks prototxt blob errors proto",
     # What is said of all of it.
