@@ -20,13 +20,17 @@ _FOLDER = [str(Path(__file__).parent)]
 #: Files of this folder that are no subcommand.
 _NOT_COMMANDS = {"data_text", "main", "running"}
 
-#: Tools of Caffe, by their own names: the same as ``netdef data NAME``.
+#: Tools of Caffe, by their own names, and the group that has them. They are installed
+#: under these names as well: see ``tool``.
 _TOOLS = {
-    "compute_image_mean",
-    "convert_cifar_data",
-    "convert_imageset",
-    "convert_mnist_data",
-    "extract_features",
+    "compute_image_mean": "data",
+    "convert_cifar_data": "data",
+    "convert_imageset": "data",
+    "convert_mnist_data": "data",
+    "extract_features": "data",
+    "upgrade_net_proto_binary": "upgrade",
+    "upgrade_net_proto_text": "upgrade",
+    "upgrade_solver_proto_text": "upgrade",
 }
 
 #: What a shell reports of a process that Ctrl-C ended.
@@ -45,13 +49,13 @@ class Commands(click.Group):
         return sorted(name for name in names if name not in _NOT_COMMANDS)
 
     def get_command(self, ctx: click.Context, name: str) -> click.Command | None:
-        if name in _TOOLS:
-            tools = importlib.import_module(f"{__package__}.data").data
-            assert isinstance(tools, click.Group)
-            return tools.get_command(ctx, name)
-        if name not in self.list_commands(ctx):
+        part = _TOOLS.get(name)
+        if part is None and name not in self.list_commands(ctx):
             return None
-        command = getattr(importlib.import_module(f"{__package__}.{name}"), name)
+        module = importlib.import_module(f"{__package__}.{part or name}")
+        command = getattr(module, part or name)
+        if part is not None:
+            command = command.get_command(ctx, name)
         assert isinstance(command, click.Command)
         return command
 
@@ -106,6 +110,11 @@ def main() -> None:
 
     Caffe's own spellings work too:  netdef train -solver solver.prototxt
     """
+
+
+def tool() -> None:
+    """One of Caffe's tools, called by its own name: what pyproject.toml installs as that."""
+    main([Path(sys.argv[0]).stem, *sys.argv[1:]])
 
 
 if __name__ == "__main__":

@@ -57,6 +57,15 @@ def caffe_option(name: str, **settings: Any) -> Callable[[F], F]:
     return click.option(*spellings, name.replace("-", "_"), **settings)
 
 
+def lenient_option(function: F) -> F:
+    """``--lenient``, of the commands that read a net."""
+    return click.option(
+        "--lenient",
+        is_flag=True,
+        help="Warn of what netdef does not know or compute, in place of refusing it.",
+    )(function)
+
+
 def run_options(function: F) -> F:
     """What every command takes that runs a net."""
     options = (
@@ -70,6 +79,7 @@ def run_options(function: F) -> F:
         caffe_option("level", type=int, default=0, help="Level of the net's state."),
         caffe_option("stage", default="", help="Stages of the net's state, comma-separated."),
         caffe_option("gpu", default="", hidden=True, help="Accepted, and ignored: CPU only."),
+        lenient_option,
         click.option(
             "--log-format",
             type=click.Choice(LOG_FORMATS),
@@ -113,9 +123,14 @@ def say(text: str, newline: bool = True) -> None:
 
 
 @contextmanager
-def running(threads: int | None, gpu: str, log_format: str) -> Iterator[Listener]:
-    """Set the threads, open the sink that ``log_format`` names, and tell it of compilation."""
-    from netdef import events, jit, sinks
+def running(
+    threads: int | None, gpu: str, log_format: str, lenient: bool = False
+) -> Iterator[Listener]:
+    """Set the threads, open the sink that ``log_format`` names, and tell it of compilation.
+
+    Texts are read as ``lenient`` says while it lasts.
+    """
+    from netdef import events, jit, prototxt, sinks
 
     if threads is not None:
         jit.set_num_threads(threads)
@@ -124,7 +139,8 @@ def running(threads: int | None, gpu: str, log_format: str) -> Iterator[Listener
     try:
         if gpu:
             sink(events.Note(f"-gpu {gpu} is ignored: netdef computes on the CPU"))
-        yield sink
+        with prototxt.lenient(lenient):
+            yield sink
     finally:
         stop_listening()
         sink.close()

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import click
 
-from .running import Command, caffe_option, say, split_list
+from .running import Command, caffe_option, lenient_option, say, split_list
 
 STAGES = ("parsed", "upgraded", "kept", "split", "plan", "memory")
 
@@ -28,7 +28,8 @@ STAGES = ("parsed", "upgraded", "kept", "split", "plan", "memory")
 )
 @caffe_option("level", type=int, default=0, help="Level of the net's state.")
 @click.option("--stages", default="", help="Stages of the net's state, comma-separated.")
-def show(file: str, what: str, phase: str, level: int, stages: str) -> None:
+@lenient_option
+def show(file: str, what: str, phase: str, level: int, stages: str, lenient: bool) -> None:
     """Print the net in FILE at a stage between its text and its memory.
 
     \b
@@ -48,7 +49,8 @@ def show(file: str, what: str, phase: str, level: int, stages: str) -> None:
     from netdef.proto import netdef_pb2 as pb
     from netdef.upgrade import upgrade_net
 
-    document = prototxt.read(file, pb.NetParameter)
+    with prototxt.lenient(lenient):
+        document = prototxt.read(file, pb.NetParameter)
     net, positions = document.message, document.positions
     if what == "parsed":
         say(prototxt.to_text(net), newline=False)

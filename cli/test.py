@@ -49,7 +49,9 @@ def test(
         raise click.UsageError(f'--weights names no file: "{weights}"')
     if snapshot and not solver_file:
         raise click.UsageError("--snapshot goes with SOLVER; with --model give --weights")
-    with running(options["threads"], options["gpu"], options["log_format"]) as listener:
+    with running(
+        options["threads"], options["gpu"], options["log_format"], options["lenient"]
+    ) as listener:
         from netdef import prototxt
         from netdef.evaluate import evaluate
         from netdef.proto import netdef_pb2 as pb

@@ -40,7 +40,9 @@ def time(model: str, weights: str, iterations: int, phase: str, **options: Any) 
     """
     if weights and not split_list(weights):
         raise click.UsageError(f'--weights names no file: "{weights}"')
-    with running(options["threads"], options["gpu"], options["log_format"]) as listener:
+    with running(
+        options["threads"], options["gpu"], options["log_format"], options["lenient"]
+    ) as listener:
         from netdef import prototxt
         from netdef.proto import netdef_pb2 as pb
         from netdef.timing import time_file

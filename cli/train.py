@@ -57,7 +57,9 @@ def train(
     if weights and not split_list(weights):
         raise click.UsageError(f'--weights names no file: "{weights}"')
     signals = Signals(sigint_effect, sighup_effect)
-    with running(options["threads"], options["gpu"], options["log_format"]) as listener:
+    with running(
+        options["threads"], options["gpu"], options["log_format"], options["lenient"]
+    ) as listener:
         from netdef.solver import Solver
 
         trainer = Solver(

@@ -117,7 +117,7 @@ def split(net: pb.NetParameter, positions: Positions | None = None) -> pb.NetPar
     for i, layer in enumerate(net.layer):
         for j, name in enumerate(layer.bottom):
             if name not in latest:
-                raise _unknown_bottom(net, i, j, positions)
+                raise unknown_bottom(net, i, j, positions)
             source[i, j] = latest[name]
             readers[latest[name]] = readers.get(latest[name], 0) + 1
         for j, name in enumerate(layer.top):
@@ -166,9 +166,10 @@ def _add_split(
         added.origin = layer.origin
 
 
-def _unknown_bottom(
+def unknown_bottom(
     net: pb.NetParameter, layer: int, bottom: int, positions: Positions | None
 ) -> NetError:
+    """The mistake of a bottom, by its layer's index and its own, that no earlier layer makes."""
     message = net.layer[layer]
     name = message.bottom[bottom]
     earlier: Sequence[str] = [t for other in net.layer[:layer] for t in other.top]

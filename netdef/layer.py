@@ -50,6 +50,7 @@ from netdef import rng
 from netdef.blob import Array, Blob, Shape
 from netdef.errors import Location, NetdefError, NetError, did_you_mean
 from netdef.events import Event
+from netdef.forks import LAYERS
 from netdef.proto import netdef_pb2 as pb
 
 #: Values a blob can have: Caffe counts them in an int.
@@ -260,6 +261,8 @@ def create(message: pb.LayerParameter, phase: int = pb.TRAIN, locate: Locate = _
     known = layer_types()
     if message.type not in known:
         given = f'unknown layer type "{message.type}"' if message.type else "no type is given"
+        if message.type in LAYERS:
+            given = f"{message.type} comes from {LAYERS[message.type]}; netdef does not compute it"
         raise NetError(
             f'layer "{message.name}": {given}',
             code="E101",

@@ -12,13 +12,14 @@ import os
 import warnings
 from collections import OrderedDict
 from collections.abc import Collection, Iterable, Mapping, Sequence
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
 
-from netdef import graph, prototxt, rng, snapshot
+from netdef import forks, graph, prototxt, rng, snapshot
 from netdef.blob import Array, Blob, Shape, shape_text
-from netdef.errors import Location, NetError
+from netdef.errors import Diagnostic, Location, NetError
 from netdef.events import Event, Listener, NetBuilt, Warned, WeightsLoaded
 from netdef.fusion import groups
 from netdef.layer import Layer
@@ -149,6 +150,7 @@ class Net:
         for doubt in doubts:
             self._warn(str(doubt))
         kept = graph.keep(upgraded, state, positions)
+        self._refuse_unread(kept, positions)
         self._warn_of_double_names(kept)
         planned = plan(graph.split(kept, positions), positions)
         keep_all |= bool(kept.debug_info)
@@ -169,6 +171,24 @@ class Net:
         self._positions = positions
         self._remember_inputs()
         self._tell(NetBuilt(planned, kept, tuple(graph.unmet_rules(upgraded, state))))
+
+    def _refuse_unread(self, net: pb.NetParameter, positions: Positions | None) -> None:
+        """Options of forks that would change the result, and that nothing here reads."""
+        found = [
+            Diagnostic(
+                "E132",
+                f'layer "{layer.name}" ({layer.type}): {forks.option_name(path)} comes from a fork '
+                "of Caffe; netdef does not compute it",
+                graph.locate(positions, layer, *path),
+                "--lenient computes without it",
+            )
+            for layer in net.layer
+            for path in forks.unread_options(layer)
+        ]
+        if found and not prototxt.is_lenient():
+            raise NetError(diagnostics=found)
+        for each in found:
+            self._warn(str(replace(each, severity="warning", hint="")))
 
     # -- what it is -----------------------------------------------------------------------------
 

@@ -116,7 +116,7 @@ def plan(net: pb.NetParameter, positions: Positions | None = None) -> Plan:
     layers = [_create(message, net.state.phase, positions) for message in net.layer]
     unnamed = [layer for layer in layers if layer.loss and not layer.message.top]
     for number, layer in enumerate(unnamed, 1):
-        _add_top(layer, AUTOMATIC if number == 1 else f"{AUTOMATIC} {number}")
+        add_top(layer, AUTOMATIC if number == 1 else f"{AUTOMATIC} {number}")
     automatic = {layer.message.top[0] for layer in unnamed}
     drafts, shapes = _connect(layers)
     params, owned = _share(drafts)
@@ -189,7 +189,7 @@ def _create(message: pb.LayerParameter, phase: int, positions: Positions | None)
     return create(message, message.phase if message.HasField("phase") else phase, locate)
 
 
-def _add_top(layer: Layer, name: str) -> None:
+def add_top(layer: Layer, name: str) -> None:
     """Give a layer a top that its net does not know of."""
     message = pb.LayerParameter()
     message.CopyFrom(layer.message)
@@ -204,7 +204,7 @@ def _connect(layers: list[Layer]) -> tuple[list[_Draft], dict[str, Shape]]:
     drafts = []
     for layer in layers:
         message = layer.message
-        _check_arity(layer)
+        check_arity(layer)
         for i, name in enumerate(message.bottom):
             if name not in shapes:
                 raise layer.error(f'unknown bottom blob "{name}"', "bottom", i)
@@ -277,7 +277,8 @@ def _written(name: str, maker: Mapping[str, Layer]) -> str:
     return name
 
 
-def _check_arity(layer: Layer) -> None:
+def check_arity(layer: Layer) -> None:
+    """Raise NetError for a layer with too few or too many bottoms or tops."""
     given = len(layer.message.bottom), len(layer.message.top)
     for what, allowed, count in (
         ("bottom", layer.bottoms, given[0]),

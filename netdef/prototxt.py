@@ -6,8 +6,9 @@
     document.message.layer[3].convolution_param.num_output
     str(document.positions.at("layer", 3, "convolution_param", "num_output"))  # file:line:column
 
-The reader accepts what protobuf's own text format accepts, for any message type. It reports all
-mistakes of a file at once, as one :class:`PrototxtError` with a :class:`Diagnostic` for each:
+The reader accepts what protobuf's own text format accepts, for any message type, and with a warning
+what that refuses though it can mean only one thing (``type: SGD``). It reports all mistakes of a
+file at once, as one :class:`PrototxtError` with a :class:`Diagnostic` for each:
 
 ====  ==============================================================
 E001  the file is missing, a folder, unreadable or too large
@@ -19,7 +20,7 @@ E006  ``:`` or the value is missing
 E007  a malformed number
 E008  messages nested too deep
 E010  more mistakes than are shown
-E011  a solver given for a net, or the reverse
+E011  a solver given for a net, the reverse, or another kind of file
 E012  an unknown field
 E013  a value of another kind than the field takes
 E014  an integer out of range
@@ -40,6 +41,9 @@ from __future__ import annotations
 import os
 import stat
 import struct
+from collections.abc import Iterator
+from contextlib import contextmanager
+from contextvars import ContextVar
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Generic, TypeVar
@@ -55,6 +59,20 @@ from .prototxt_scanner import Place
 from .prototxt_tokens import LARGEST_TEXT, SPAN, Lines, decode
 
 M = TypeVar("M", bound=Message)
+
+#: Whether unknown fields are warnings: nets are read in many places, for one command each.
+_LENIENT: ContextVar[bool] = ContextVar("lenient", default=False)
+
+
+@contextmanager
+def lenient(on: bool = True) -> Iterator[None]:
+    """While it lasts, an unknown field in a text is a warning, and what it holds is passed over."""
+    token = _LENIENT.set(on)
+    try:
+        yield
+    finally:
+        _LENIENT.reset(token)
+
 
 _DOUBLE = FieldDescriptor.CPPTYPE_DOUBLE
 
@@ -72,11 +90,18 @@ class Positions:
         lines: Lines | None = None,
         root: Place | None = None,
         layers: list[Place] | None = None,
+        warnings: list[Diagnostic] | None = None,
     ) -> None:
         self.file = file
+        self._warnings = warnings or []
         self._lines = lines
         self._root = root
         self._layers = layers or []
+
+    def take_warnings(self) -> list[Diagnostic]:
+        """The warnings of the text that nobody has taken yet: each is told once."""
+        taken, self._warnings = self._warnings, []
+        return taken
 
     def at(self, *path: str | int) -> Location | None:
         """The place of ``path``, such as ``("layer", 3, "convolution_param", "kernel_size", 0)``.
@@ -128,21 +153,29 @@ class Document(Generic[M]):
     warnings: list[Diagnostic] = field(default_factory=list)
 
 
+def is_lenient() -> bool:
+    """Whether :func:`lenient` is in force."""
+    return _LENIENT.get()
+
+
 def parse(text: str | bytes, type: type[M], file: str = "<text>") -> Document[M]:
     """Read ``text`` as a message of ``type``; ``file`` is the name that positions carry.
 
-    Bytes are UTF-8. Raises :class:`PrototxtError` with all mistakes of the text.
+    Bytes are UTF-8. Where :func:`lenient` is in force, unknown fields are warnings. Raises
+    :class:`PrototxtError` with all mistakes of the text.
     """
     if len(text) > LARGEST_TEXT:
         raise _too_large(file, len(text))
     decoded = decode(text, file) if isinstance(text, bytes) else text.removeprefix("\ufeff")
     message = type()
-    parser = Parser(decoded, message, file)
+    parser = Parser(decoded, message, file, _LENIENT.get())
     parser.read()
     mistakes = parser.diagnostics()
     if mistakes:
         raise PrototxtError(diagnostics=mistakes)
-    return Document(message, Positions(file, parser.lines, parser.root, parser.layers))
+    warnings = parser.warnings()
+    positions = Positions(file, parser.lines, parser.root, parser.layers, list(warnings))
+    return Document(message, positions, warnings)
 
 
 def read(path: str | os.PathLike[str], type: type[M]) -> Document[M]:

@@ -15,6 +15,8 @@ from google.protobuf.descriptor_pb2 import DescriptorProto, FieldDescriptorProto
 
 #: Numbers of fields that no text can set. Fields merged in from forks of Caffe stand above them.
 PRIVATE: Final = range(20000, 20100)
+#: The first number of a field that forks added to a message of Caffe's.
+FIRST_OF_FORKS: Final = PRIVATE.stop
 
 INTEGER: Final = "integer"
 FLOAT: Final = "float"
@@ -45,7 +47,10 @@ _KINDS = {
 
 @dataclass(frozen=True, slots=True)
 class Field:
-    """One field: ``low`` and ``high`` bound an integer, ``values`` are the names of an enum."""
+    """One field: ``low`` and ``high`` bound an integer, ``values`` are the names of an enum.
+
+    ``of_fork`` tells that BVLC Caffe does not have it.
+    """
 
     name: str
     kind: str
@@ -54,6 +59,7 @@ class Field:
     high: int
     values: dict[str, int]
     submessage: Descriptor | None
+    of_fork: bool
 
     @property
     def message_type(self) -> MessageType:
@@ -111,6 +117,7 @@ def message_type(descriptor: Descriptor) -> MessageType:
             high=high,
             values={v.name: v.number for v in known.enum_type.values} if known.enum_type else {},
             submessage=known.message_type,
+            of_fork=each.number >= FIRST_OF_FORKS,
         )
         if each.label == _F.LABEL_REQUIRED:
             required.append(each.name)

@@ -35,32 +35,15 @@ _OTHER_NAMES = {
     "ratio": "dropout_ratio",
     "strides": "stride",
 }
-#: Fields that forks added, by the fork in which people met them first.
+#: Fields of forks that the schema lacks, by the fork in which people met them first.
 _FORKS = {
-    "annotated_data_param": "SSD",
-    "bn_param": "SegNet and PSPNet",
-    "box_annotator_ohem_param": "R-FCN",
-    "center_loss_param": "caffe-face",
-    "convolution3d_param": "C3D",
-    "detection_evaluate_param": "SSD",
-    "detection_output_param": "SSD",
-    "distort_param": "SSD",
-    "expand_param": "SSD",
-    "interp_param": "DeepLab and PSPNet",
-    "multibox_loss_param": "SSD",
-    "norm_param": "SSD",
-    "permute_param": "SSD",
-    "prior_box_param": "SSD",
-    "psroi_pooling_param": "R-FCN",
-    "quantization_param": "Ristretto",
-    "region_loss_param": "the YOLO forks",
-    "reorg_param": "the YOLO forks",
-    "resize_param": "SSD",
-    "roi_pooling_param": "Fast R-CNN",
-    "shuffle_channel_param": "ShuffleNet",
-    "smooth_l1_loss_param": "Fast R-CNN",
-    "upsample_param": "SegNet",
-    "video_data_param": "C3D and SSD",
+    "insanity_param": "caffe-windows",
+    "local_param": "caffe-windows",
+    "mn_activation_param": "Intel Caffe",
+    "mn_grad_compress_param": "Intel Caffe",
+    "multinode": "Intel Caffe",
+    "squeeze_convolution_param": "Synopsys Caffe",
+    "squeeze_inner_product_param": "Synopsys Caffe",
 }
 #: The V1 spelling of what stands in ``param { }`` since.
 _V1_PARAM = {"blobs_lr": "lr_mult", "weight_decay": "decay_mult", "blob_share_mode": "share_mode"}
@@ -109,7 +92,7 @@ def unknown_field(name: str, value: str, frame: Frame) -> str:
     if frame.type.name == "SolverParameter" and name == "batch_size":
         return "the batch size belongs to the net:  data_param { batch_size: .. }"
     if name in _FORKS:
-        return f"not a field of BVLC Caffe 1.0; it comes from {_FORKS[name]}"
+        return f"a field of {_FORKS[name]}, which netdef does not know"
     other = _OTHER_NAMES.get(name.lower(), "")
     if other in known:
         return f"Caffe calls this `{other}`"
@@ -185,6 +168,45 @@ def wrong_root(name: str, expected: MessageType, other: MessageType) -> str:
     return f"this is a {given}, where a {needed} is needed: it begins with `{name}`"
 
 
+#: Files that look like a net or a solver and are neither, by a field that only they have.
+_OTHER_FILES = {
+    "item": "a label map: the names of the classes of annotated data",
+    "isa_version": "the description of an accelerator (Vitis AI)",
+    "feature_code": "the description of an accelerator (Vitis AI)",
+    "input_schema": "a schema of data",
+    "node": "a graph of another framework",
+    "opset_import": "a model of another framework (ONNX)",
+    "model_config_list": "the configuration of a model server",
+    "max_batch_size": "the configuration of a model server",
+}
+
+
+def other_file(name: str) -> str:
+    """What a file is whose outermost message has a field ``name``; empty for none that we know."""
+    return _OTHER_FILES.get(name, "")
+
+
+def wrong_file(name: str, expected: MessageType, other: str) -> str:
+    """A sentence for a file that is ``other``, seen by its field ``name``."""
+    return f"this is {other}, where a {_ROOTS[expected.name]} is needed: it has `{name}`"
+
+
+def bare_text(field: Field, text: str, frame: Frame) -> str:
+    """What ``text`` without quotes says for string ``field``; a V1 type in today's words."""
+    if field.name == "type" and frame.type.name == "LayerParameter" and text in _v1_types(frame):
+        return v2_type(text)
+    return text
+
+
+def enum_meant(field: Field, given: str) -> str:
+    """The one value of enum ``field`` that ``given`` can mean, as a name in other letters, or V2's
+    name of a V1 layer type; empty for none."""
+    same = [name for name in field.values if name.lower() == given.lower()]
+    if field.name == "type" and not same:
+        same = [name for name in field.values if v2_type(name) == given]
+    return same[0] if len(same) == 1 else ""
+
+
 def unquoted(field: Field, value: str, frame: Frame) -> str:
     """A hint for a string field whose ``value`` has no quotes."""
     text = value.strip("\"'")
@@ -208,10 +230,11 @@ def quoted(field: Field, text: str) -> str:
 
 def enum_value(field: Field, given: str, *, quoted: bool = False) -> str:
     """A hint for ``given``, which is not the name of a value of enum ``field``."""
-    same = [name for name in field.values if name.lower() == given.lower()]
-    same += [name for name in field.values if field.name == "type" and v2_type(name) == given]
+    if given == "RUN" and field.name == "phase":
+        return "RUN is MyCaffe's phase for what is neither training nor testing"
+    same = enum_meant(field, given)
     if same:
-        return f"write  {field.name}: {same[0]}" + ("  without quotes" if quoted else "")
+        return f"write  {field.name}: {same}" + ("  without quotes" if quoted else "")
     guess = did_you_mean(given, field.values) if len(given) <= LONGEST_GUESS else ""
     return guess or (f"one of {', '.join(field.values)}" if len(field.values) <= 8 else "")
 
@@ -245,12 +268,14 @@ def _layer_of(frame: Frame) -> Frame | None:
 
 
 def _homes(name: str, type: MessageType) -> list[str]:
-    """The message fields of ``type`` inside which a field ``name`` may stand."""
-    return [
-        field.name
+    """The message fields of ``type`` inside which a field ``name`` may stand: of Caffe, if any."""
+    homes = [
+        field
         for field in type.fields.values()
         if field.kind == MESSAGE and name in field.message_type.fields
     ]
+    own = [f.name for f in homes if not (f.of_fork or f.message_type.fields[name].of_fork)]
+    return own or [field.name for field in homes]
 
 
 def _listed(homes: list[str], frame: Frame) -> str:

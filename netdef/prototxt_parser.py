@@ -4,6 +4,10 @@ Reading does not stop at a mistake: it is noted, the rest of its field is passed
 field is read. Four mistakes would make nonsense of what follows and are undone instead: a missing
 closing brace (when an outer message owns the next field and the text has more ``{`` than ``}``), a
 closing brace too many (the reverse), a missing ``:`` and a missing ``{``.
+
+What protobuf refuses though it can mean only one thing is read, with a warning: text without its
+quotes, numbers, bools and enum values within quotes or in other letter case, whole numbers with a
+decimal point, a field given twice with one value. So are unknown fields where ``lenient``.
 """
 
 from __future__ import annotations
@@ -24,7 +28,6 @@ from .prototxt_fields import (
     MESSAGE,
     STRING,
     Field,
-    MessageType,
     message_type,
 )
 from .prototxt_mistakes import Mistakes
@@ -37,8 +40,9 @@ _BOOLS = {"true": True, "True": True, "t": True, "false": False, "False": False,
 class Parser(Mistakes):
     """Reads ``text`` into ``message``; :meth:`diagnostics` tells afterwards what went wrong."""
 
-    def __init__(self, text: str, message: Message, file: str) -> None:
+    def __init__(self, text: str, message: Message, file: str, lenient: bool = False) -> None:
         super().__init__(text, file)
+        self._lenient = lenient
         self.root = Place(0)
         #: The place of each layer, in order of ``origin``, which counts from 1.
         self.layers: list[Place] = []
@@ -113,17 +117,27 @@ class Parser(Mistakes):
         """Pass over ``field``, which was given before and takes one value."""
         before = frame.place.fields[field.name]
         offset = before.start if isinstance(before, Place) else before
-        self._error(
-            "E016",
-            f"`{field.name}` is given twice",
-            hint=lambda: f"first given at {self.lines.location(offset, offset)}",
-            frame=frame,
-        )
+        span = self._start, self._end
         self._advance()
         if self._at(":"):
             self._advance()
+
+        def first() -> str:
+            return f"first given at {self.lines.location(offset, offset)}"
+
+        value = self._value_text(offset)
+        if field.kind != MESSAGE and not self._ends_value() and value == self._value_text():
+            message = f"`{field.name}` is given twice, with the same value"
+            self._doubt("E016", message, span, first, frame)
+        else:
+            self._error("E016", f"`{field.name}` is given twice", span, first, frame)
         if not self._ends_value():
             self._skip_value()
+
+    def _value_text(self, start: int = -1) -> str:
+        """The value at ``start``, by default at the current token, as it is written."""
+        match = tokens.SPAN.match(self.text, self._start if start < 0 else start)
+        return match[0] if match else ""
 
     def _read_list(self, frame: Frame, field: Field) -> None:
         """Read ``[a, b, ...]``."""
@@ -256,8 +270,13 @@ class Parser(Mistakes):
         negative = self._minus()
         value = tokens.integer(self._token) if self._kind == NUMBER else None
         if value is None:
-            self._bad_value(frame, field, start)
-            return None
+            written = self._quoted_or_bare()
+            negative ^= written.startswith("-")
+            value = tokens.whole(written.removeprefix("-"))
+            if value is None:
+                self._bad_value(frame, field, start)
+                return None
+            self._not_as_written(frame, field, str(-value if negative else value))
         if negative:
             value = -value
         if not field.low <= value <= field.high or (negative and field.low == 0):
@@ -280,6 +299,13 @@ class Parser(Mistakes):
             value = float(match[1]) if match else None
         elif self._kind == NAME and self._token.lower() in ("inf", "infinity", "nan"):
             value = None if self._field_follows() else float(self._token)
+        elif self._kind == tokens.STRING:
+            written = self._quoted_or_bare()
+            match = tokens.REAL.fullmatch(written.removeprefix("-"))
+            value = float(match[1]) if match else None
+            if value is not None:
+                negative ^= written.startswith("-")
+                self._not_as_written(frame, field, written)
         if value is None:
             self._bad_value(frame, field, start)
             return None
@@ -291,6 +317,11 @@ class Parser(Mistakes):
         if self._kind == NUMBER:
             number = tokens.integer(self._token)
             value = bool(number) if number in (0, 1) else None
+        if value is None and self._quoted_or_bare().lower() in ("true", "false"):
+            meant = self._quoted_or_bare().lower()
+            if not self._field_follows():
+                self._not_as_written(frame, field, meant)
+                value = _BOOLS[meant]
         if value is None or self._field_follows():
             self._bad_value(frame, field, self._start)
             return None
@@ -299,8 +330,13 @@ class Parser(Mistakes):
 
     def _read_enum(self, frame: Frame, field: Field) -> int | None:
         start = self._start
-        if self._kind == NAME:
-            value = field.values.get(self._token)
+        if self._kind in (NAME, tokens.STRING):
+            given = self._quoted_or_bare()
+            value = field.values.get(given) if self._kind == NAME else None
+            meant = hints.enum_meant(field, given) if value is None else ""
+            if meant and not self._field_follows():
+                self._not_as_written(frame, field, meant)
+                value = field.values[meant]
         else:
             sign = -1 if self._minus() else 1
             number = tokens.integer(self._token) if self._kind == NUMBER else None
@@ -316,8 +352,19 @@ class Parser(Mistakes):
     def _read_string(self, frame: Frame, field: Field) -> str | None:
         start, end, token = self._start, self._end, self._token
         if self._kind != tokens.STRING:
-            self._bad_value(frame, field, start)
-            return None
+            bare, words = (
+                tokens.BARE.match(self.text, start),
+                tokens.UNQUOTED.match(self.text, start),
+            )
+            if bare is None or words is None or bare[0] != words[0] or self._ends_value():
+                self._bad_value(frame, field, start)
+                return None
+            meant = hints.bare_text(field, bare[0], frame)
+            self._jump(bare.end())
+            message = f"the text of `{field.name}` has no quotes"
+            hint = f'read as  {field.name}: "{shown(meant)}"'
+            self._doubt("E013", message, bare.span(), hint, frame)
+            return meant
         self._advance()
         if "\\" not in token and self._kind != tokens.STRING and not self._invalid_utf8:
             return token[1:-1]
@@ -328,6 +375,16 @@ class Parser(Mistakes):
             message = f"the text of `{field.name}` is not UTF-8"
             self._error("E005", message, (start, end), "save the file as UTF-8", frame)
             return None
+
+    def _quoted_or_bare(self) -> str:
+        """The current token, without its quotes if it has some."""
+        return self._token[1:-1].strip() if self._kind == tokens.STRING else self._token
+
+    def _not_as_written(self, frame: Frame, field: Field, meant: str) -> None:
+        """The current token is no value of ``field``, but ``meant`` is, and nothing else can be."""
+        message = f"`{field.name}` takes {field.takes}, not {shown(self._token)}"
+        hint = f"read as  {field.name}: {meant}"
+        self._doubt("E013", message, (self._start, self._end), hint, frame)
 
     def _read_bytes(self, frame: Frame, field: Field) -> bytes | None:
         start, token = self._start, self._token
@@ -370,8 +427,8 @@ class Parser(Mistakes):
         if last is not None and name in last.type.fields and self._imbalance < 0:
             self._brace_too_early(last)
             return
-        if frame.parent is None and not frame.place.fields:
-            self._expect_root(name, frame.type)
+        if frame.parent is None:
+            self._expect_root(name, frame)
         span = self._start, self._end
         self._advance()
         separated = self._token in (":", "=")
@@ -381,7 +438,8 @@ class Parser(Mistakes):
         value = "" if ends or (self._kind == SYMBOL and self._token != "{") else self._token
         no_field = not separated and not self._at("{<[")
         hint = "what is no field belongs behind a #" if no_field else ""
-        self._error(
+        note = self._doubt if self._lenient and not no_field else self._error
+        note(
             "E012",
             f"unknown field `{shown(name)}`",
             span,
@@ -394,15 +452,21 @@ class Parser(Mistakes):
         elif not ends:
             self._skip_value()
 
-    def _expect_root(self, name: str, type: MessageType) -> None:
-        """Stop at a solver where a net is needed, or the reverse, seen by its first field."""
+    def _expect_root(self, name: str, frame: Frame) -> None:
+        """Stop at a file of another kind, seen by its first field or by one that only it has."""
         roots = ("NetParameter", "SolverParameter")
-        if type.name not in roots:
+        if frame.type.name not in roots:
             return
-        other = self._message.DESCRIPTOR.file.message_types_by_name[roots[type.name == roots[0]]]
-        if name in message_type(other).fields:
-            message = hints.wrong_root(name, type, message_type(other))
-            self._fatal("E011", message, (self._start, self._end))
+        span = self._start, self._end
+        other = hints.other_file(name)
+        if other:
+            self._fatal("E011", hints.wrong_file(name, frame.type, other), span)
+        if frame.place.fields:
+            return
+        known = self._message.DESCRIPTOR.file.message_types_by_name
+        solver = message_type(known[roots[frame.type.name == roots[0]]])
+        if name in solver.fields:
+            self._fatal("E011", hints.wrong_root(name, frame.type, solver), span)
 
     def _brace_forgotten(self, frame: Frame, owner: Frame) -> None:
         """A field of ``owner`` stands within ``frame``: close all that lies between."""

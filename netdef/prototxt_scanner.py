@@ -64,14 +64,20 @@ class Frame:
         self.recent: Field | None = None
 
 
+#: Code, span, message, hint, and the message whose field it is about.
+_Remark = tuple[str, int, int, str, Hint, Frame | None]
+
+
 class Scanner:
     """Walks over the tokens of ``text`` and collects mistakes."""
 
     def __init__(self, text: str, file: str) -> None:
         self.text = text
         self.lines = Lines(file, text)
-        self._mistakes: list[tuple[str, int, int, str, Hint, Frame | None]] = []
+        self._mistakes: list[_Remark] = []
         self._count = 0
+        self._doubts: list[_Remark] = []
+        self._doubt_count = 0
         self._depth = 0
         # The current token.
         self._kind = END
@@ -81,21 +87,30 @@ class Scanner:
 
     def diagnostics(self) -> list[Diagnostic]:
         """Every mistake, in the order of the text; beyond the first :data:`MOST_SHOWN` a count."""
+        return self._told(self._mistakes, self._count, "mistake", "error")
+
+    def warnings(self) -> list[Diagnostic]:
+        """What was accepted though it is not as protobuf writes it, told in the same way."""
+        return self._told(self._doubts, self._doubt_count, "warning", "warning")
+
+    def _told(
+        self, remarks: list[_Remark], count: int, what: str, severity: str
+    ) -> list[Diagnostic]:
         found = []
-        for code, start, end, message, hint, frame in sorted(self._mistakes, key=lambda m: m[1]):
+        for code, start, end, message, hint, frame in sorted(remarks, key=lambda m: m[1]):
             if frame is not None:
                 # Behind the name of the field where the sentence begins with it, else at the end.
                 middle = message.find("`", 1) + 1 if message.startswith("`") else len(message)
                 message = f"{message[:middle]} in {hints.title(frame)}{message[middle:]}"
             where = self.lines.location(start, end)
-            found.append(
-                Diagnostic(code, message, where, hint if isinstance(hint, str) else hint())
-            )
-        hidden = self._count - len(found)
+            said = hint if isinstance(hint, str) else hint()
+            found.append(Diagnostic(code, message, where, said, severity))
+        hidden = count - len(found)
         if hidden:
-            least = "at least " if self._count >= MOST_COUNTED else ""
+            least = "at least " if what == "mistake" and count >= MOST_COUNTED else ""
             plural = "s" if hidden > 1 else ""
-            found.append(Diagnostic("E010", f"and {least}{hidden} more mistake{plural}"))
+            more = f"and {least}{hidden} more {what}{plural}"
+            found.append(Diagnostic("E010", more, severity=severity))
         return found
 
     def _advance(self) -> None:
@@ -137,6 +152,19 @@ class Scanner:
             self._mistakes.append((code, start, end, message, hint, frame))
         elif self._count >= MOST_COUNTED:
             raise Stop
+
+    def _doubt(
+        self,
+        code: str,
+        message: str,
+        span: tuple[int, int],
+        hint: Hint = "",
+        frame: Frame | None = None,
+    ) -> None:
+        """Note at ``span`` what is read all the same, because it can mean only one thing."""
+        self._doubt_count += 1
+        if self._doubt_count <= MOST_SHOWN:
+            self._doubts.append((code, *span, message, hint, frame))
 
     def _fatal(self, code: str, message: str, span: tuple[int, int], hint: Hint = "") -> NoReturn:
         self._error(code, message, span, hint)

@@ -52,6 +52,8 @@ _WORD = r"""[^\s{}<>\[\];,#"']"""
 UNQUOTED: Final = re.compile(
     rf"{_WORD}+(?:[ \t]+(?!//|[A-Za-z_]\w*[ \t]*[:{{<]){_WORD}+){{0,20}}[\"']?", re.ASCII
 )
+#: A single word that can only be text whose quotes are missing: a name, a number, a path.
+BARE: Final = re.compile(r"[\w./\\$~+-]+(?![^]\s}>,;#])", re.ASCII)
 #: A string between typographic quotation marks, as a word processor makes them.
 CURLY_QUOTED: Final = re.compile("[“”„‟«‘’‚]([^“”„‟»‘’\"'\n]*)[“”„‟»‘’\"']?")
 #: What follows a name when that name begins a field.
@@ -207,6 +209,16 @@ def integer(text: str) -> int | None:
     if HEXADECIMAL.fullmatch(text):
         return int(text, 16)
     return None
+
+
+def whole(text: str) -> int | None:
+    """The value of a whole number however it is written: ``20``, ``20.0``; None if it is none."""
+    value = integer(text)
+    match = REAL.fullmatch(text) if value is None else None
+    if match is not None:
+        real = float(match[1])
+        value = int(real) if real.is_integer() and real < 2**53 else None
+    return value
 
 
 def has_invalid_utf8(text: str) -> bool:

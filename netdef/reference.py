@@ -21,7 +21,7 @@ from google.protobuf.descriptor_pb2 import DescriptorProto, FieldDescriptorProto
 
 from netdef import fillers, layer, schedule
 from netdef.proto import netdef_pb2 as pb
-from netdef.prototxt_fields import PRIVATE
+from netdef.prototxt_fields import FIRST_OF_FORKS, PRIVATE
 from netdef.solvers import rule
 
 #: The fields of a layer that all types have; the others name the parameters of a type.
@@ -114,6 +114,11 @@ def _value_comment(enum: Any, value: Any) -> str:
     return _comments().get(f"{enum.full_name.removeprefix('netdef.')}.{value.name}", "")
 
 
+def _values(enum: Any) -> list[Any]:
+    """The values of an enum without those that forks added to one of Caffe's."""
+    return [value for value in enum.values if value.number < FIRST_OF_FORKS]
+
+
 def _kind(field: Any) -> str:
     """What a field takes, as a table shows it."""
     if field.message_type is not None:
@@ -121,7 +126,7 @@ def _kind(field: Any) -> str:
         if field.message_type is pb.FillerParameter.DESCRIPTOR:
             kind = "[filler](../fillers.md)"
     elif field.enum_type is not None:
-        kind = ", ".join(f"`{value.name}`" for value in field.enum_type.values)
+        kind = ", ".join(f"`{value.name}`" for value in _values(field.enum_type))
     else:
         kind = {
             field.CPPTYPE_STRING: "bytes" if field.type == field.TYPE_BYTES else "string",
@@ -152,7 +157,8 @@ def _meaning(field: Any) -> str:
     text = comment(field)
     if field.enum_type is not None:
         values = (
-            (value.name, _value_comment(field.enum_type, value)) for value in field.enum_type.values
+            (value.name, _value_comment(field.enum_type, value))
+            for value in _values(field.enum_type)
         )
         text += "".join(f" `{name}`: {said}" for name, said in values if said)
     return _cell(text)
@@ -166,11 +172,14 @@ def _cell(text: str) -> str:
 
 
 def fields_table(message: Any, names: tuple[str, ...] = ()) -> str:
-    """A Markdown table of the fields of a message, or of those named."""
+    """A Markdown table of the fields of a message, or of those named.
+
+    What forks added to a message of Caffe's is in docs/dialects.md.
+    """
     proto = DescriptorProto()
     message.CopyToProto(proto)
     labels = {field.name: field.label for field in proto.field}
-    public = (field.name for field in message.fields if field.number not in PRIVATE)
+    public = (f.name for f in message.fields if f.number < PRIVATE.start)
     lines = ["| field | takes | default | meaning |", "|---|---|---|---|"]
     for name in names or public:
         field = message.fields_by_name[name]

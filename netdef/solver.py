@@ -8,16 +8,16 @@ import operator
 import os
 import time
 from collections.abc import Callable, Collection, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
-from netdef import prototxt, rng, schedule
+from netdef import forks, prototxt, rng, schedule
 from netdef import snapshot as snapshots
 from netdef.blob import Array
-from netdef.errors import Location, PrototxtError, SolverError, WeightsError
+from netdef.errors import Diagnostic, Location, PrototxtError, SolverError, WeightsError
 from netdef.events import (
     Bus,
     DebugLine,
@@ -110,8 +110,10 @@ class Solver:
         if self.rule_type is not None and self.param.type != self.rule_type:
             self.param.type = self.rule_type
         self._normalize(weights, stages, level, resuming)
-        doubts = schedule.check(self.param, self._positions)
-        self._check()
+        doubts = self._positions.take_warnings()
+        doubts += schedule.check(self.param, self._positions)
+        check_definition(self.param, self._positions)
+        doubts += self._refuse_unread()
         if self.param.snapshot or self.param.snapshot_after_train:
             snapshots.probe(self.param.snapshot_prefix, location=self._at("snapshot_prefix"))
 
@@ -174,38 +176,22 @@ class Solver:
         # Saying CPU keeps the log true where the file leaves Caffe's default, GPU.
         param.solver_mode = pb.SolverParameter.CPU
 
-    def _check(self) -> None:
-        p = self.param
-        nets = ("net", "net_param", "train_net", "train_net_param")
-        named = [name for name in nets if p.HasField(name)]
-        if len(named) != 1:
-            raise self._error(
-                f"the solver must give one train net, but gives {len(named)}"
-                + (f": {', '.join(named)}" if named else ""),
-                *named[1:2],
-                hint="give one of net, net_param, train_net, train_net_param",
+    def _refuse_unread(self) -> list[Diagnostic]:
+        """Warnings of options of forks that nothing here reads; errors unless asked to go on."""
+        found = [
+            Diagnostic(
+                "E132",
+                f"{forks.option_name(path)} comes from a fork of Caffe; netdef does not compute it",
+                self._at(*path),
+                "--lenient trains without it",
             )
-        for name in ("max_iter", "display", "snapshot", "test_interval"):
-            if getattr(p, name) < 0:
-                raise self._error(f"{name} cannot be negative", name)
-        for name in ("iter_size", "average_loss"):
-            if getattr(p, name) < 1:
-                raise self._error(f"{name} must be at least 1", name)
-        for field in p.DESCRIPTOR.fields:
-            if field.cpp_type != field.CPPTYPE_FLOAT:
-                continue
-            value = getattr(p, field.name)
-            if not math.isfinite(value):
-                raise self._error(f"{field.name} must be a number, but is {value:g}", field.name)
-        if p.regularization_type not in ("L1", "L2"):
-            raise self._error(
-                f'unknown regularization_type "{p.regularization_type}"',
-                "regularization_type",
-                hint='"L1" or "L2"',
-            )
-        for i, count in enumerate(p.test_iter):
-            if count < 1:
-                raise self._error("test_iter must be at least 1", "test_iter", i)
+            for path in forks.unread_options(self.param)
+            # Nets within the solver are built as others are, and say it then.
+            if not str(path[0]).endswith("net_param")
+        ]
+        if found and not prototxt.is_lenient():
+            raise SolverError(diagnostics=found)
+        return [replace(each, severity="warning", hint="") for each in found]
 
     # -- nets -----------------------------------------------------------------------------------
 
@@ -706,6 +692,47 @@ def _parts(learnable: Sequence[Learnable], history: Sequence[Sequence[Array]]) -
         weight, gradient, *kept = (joined(column[first:stop]) for column in columns)
         parts.append(_Part(weight, gradient, kept, *rates[first]))
     return parts
+
+
+def check_definition(p: pb.SolverParameter, positions: Positions) -> None:
+    """What is wrong with the fields of a solver, but for those of the learning rate.
+
+    Raises SolverError.
+    """
+
+    def error(text: str, *path: str | int, hint: str = "") -> SolverError:
+        return SolverError(text, location=positions.at(*path), hint=hint)
+
+    nets = ("net", "net_param", "train_net", "train_net_param")
+    named = [name for name in nets if p.HasField(name)]
+    if len(named) != 1:
+        raise error(
+            f"the solver must give one train net, but gives {len(named)}"
+            + (f": {', '.join(named)}" if named else ""),
+            *named[1:2],
+            hint="give one of net, net_param, train_net, train_net_param",
+        )
+    for name in ("max_iter", "display", "snapshot", "test_interval"):
+        if getattr(p, name) < 0:
+            raise error(f"{name} cannot be negative", name)
+    for name in ("iter_size", "average_loss"):
+        if getattr(p, name) < 1:
+            raise error(f"{name} must be at least 1", name)
+    for field in p.DESCRIPTOR.fields:
+        if field.cpp_type != field.CPPTYPE_FLOAT:
+            continue
+        given = getattr(p, field.name)
+        if not all(map(math.isfinite, [given] if isinstance(given, float) else given)):
+            raise error(f"{field.name} must be a number, but is {given}", field.name)
+    if p.regularization_type not in ("L1", "L2"):
+        raise error(
+            f'unknown regularization_type "{p.regularization_type}"',
+            "regularization_type",
+            hint='"L1" or "L2"',
+        )
+    for i, count in enumerate(p.test_iter):
+        if count < 1:
+            raise error("test_iter must be at least 1", "test_iter", i)
 
 
 def _net_file(

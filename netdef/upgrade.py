@@ -2,7 +2,8 @@
 
 A net of Caffe's first years (V0), with ``layers`` of enumerated types (V1), with its inputs as
 fields of the net, or with BatchNorm parameters that learn, becomes the same net in today's words
-(V2). Each layer keeps the ``origin`` it was parsed with. The input is never modified.
+(V2). What forks say in words of their own and Caffe's words can say, is said in those. Each layer
+keeps the ``origin`` it was parsed with. The input is never modified.
 """
 
 from __future__ import annotations
@@ -33,13 +34,17 @@ def upgrade_net(
     Args:
         net: as parsed; of any version.
         positions: where it was parsed from, for messages that say where.
-        warnings: is appended what Caffe would have dropped without stopping.
+        warnings: is appended what the text left in doubt (once: the next call has no more of it),
+            and what Caffe would have dropped without stopping.
 
     Raises:
         NetError: ``layer`` and ``layers`` are mixed, a V0 layer is of unknown type, padding is
             followed by a layer that cannot pad, or the inputs lack dimensions.
     """
-    work = _Work(pb.NetParameter(), positions, warnings if warnings is not None else [])
+    told = warnings if warnings is not None else []
+    if positions is not None and warnings is not None:
+        told += positions.take_warnings()
+    work = _Work(pb.NetParameter(), positions, told)
     work.net.CopyFrom(net)
     for step in NET_STEPS:
         if step.needed(work.net):
@@ -122,6 +127,33 @@ V1_TYPES = {
     V1.TANH: "TanH",
     V1.THRESHOLD: "Threshold",
     V1.WINDOW_DATA: "WindowData",
+    # Those that forks added.
+    V1.BN: "BN",
+    V1.CONVOLUTION3D: "Convolution3D",
+    V1.CROP: "Crop",
+    V1.DECONVOLUTION3D: "Deconvolution3D",
+    V1.DENSE_CRF: "DenseCRF",
+    V1.DENSE_IMAGE_DATA: "DenseImageData",
+    V1.IMAGE_SEG_DATA: "ImageSegData",
+    V1.MAT_READ: "MatRead",
+    V1.MAT_WRITE: "MatWrite",
+    V1.MULTI_STAGE_MEANFIELD: "MultiStageMeanfield",
+    V1.NORMALIZE: "Normalize",
+    V1.POOLING3D: "Pooling3D",
+    V1.PRELU: "PReLU",
+    V1.RESHAPE: "Reshape",
+    V1.ROI_POOLING: "ROIPooling",
+    V1.SEG_ACCURACY: "SegAccuracy",
+    V1.SMOOTH_L1_LOSS: "SmoothL1Loss",
+    V1.SPP: "SPP",
+    V1.TRIPLET_LOSS: "TripletLoss",
+    V1.UNIQUE_LABEL: "UniqueLabel",
+    V1.UPSAMPLE: "Upsample",
+    V1.VIDEO_DATA: "VideoData",
+    V1.VIDEO_SEGMENTATION_DATA: "VideoSegmentationData",
+    V1.VIDEO_WITH_VOXEL_TRUTH_DATA: "VideoWithVoxelTruthData",
+    V1.VOXEL_SOFTMAX: "VoxelSoftmax",
+    V1.VOXEL_SOFTMAX_LOSS: "VoxelSoftmaxLoss",
 }
 
 #: V1 layer types by V0 ones. "padding" is missing: it is folded into the layer after it.
@@ -535,6 +567,100 @@ def _freeze_batch_norm(work: _Work) -> None:
                 spec.decay_mult = 0
 
 
+# -- what forks say in other words -----------------------------------------------------------------
+
+SIDES = ("pad_t", "pad_b", "pad_l", "pad_r")
+#: What a window of MAX must not take for a maximum.
+LOWEST = -3.4028234663852886e38
+
+
+def _speaks_dialect(net: pb.NetParameter) -> bool:
+    return any(
+        layer.pooling_param.HasField("ceil_mode")
+        or layer.relu_param.HasField("relu6")
+        or any(_sides(layer))
+        or any(spec.HasField("fixed") for spec in layer.param)
+        for layer in net.layer
+    )
+
+
+def _translate(work: _Work) -> None:
+    """Options of forks that netdef has other words for."""
+    translated = []
+    for layer in work.net.layer:
+        for spec in layer.param:
+            if spec.fixed:
+                spec.lr_mult = spec.decay_mult = 0
+            spec.ClearField("fixed")
+        _translate_rounding(work, layer)
+        if layer.type == "ReLU" and layer.relu_param.relu6 and not layer.relu_param.negative_slope:
+            layer.type = "ReLU6"
+            layer.relu_param.ClearField("relu6")
+        if any(_sides(layer)):
+            padding = _translate_sides(layer)
+            if padding is not None:
+                translated.append(padding)
+        translated.append(layer)
+    layers = [pb.LayerParameter() for _ in translated]
+    for copy, layer in zip(layers, translated, strict=True):
+        copy.CopyFrom(layer)
+    del work.net.layer[:]
+    work.net.layer.extend(layers)
+
+
+def _translate_rounding(work: _Work, layer: pb.LayerParameter) -> None:
+    pooling = layer.pooling_param
+    if not pooling.HasField("ceil_mode"):
+        return
+    mode = pooling.CEIL if pooling.ceil_mode else pooling.FLOOR
+    if pooling.HasField("round_mode") and pooling.round_mode != mode:
+        raise NetError(
+            f'layer "{layer.name}": round_mode and ceil_mode contradict each other',
+            code="E126",
+            location=work.in_layer(layer, "pooling_param", "ceil_mode"),
+            hint="keep round_mode",
+        )
+    pooling.round_mode = mode
+    pooling.ClearField("ceil_mode")
+
+
+def _sides(layer: pb.LayerParameter) -> list[int]:
+    """The padding of a layer at the top, bottom, left and right; empty where it gives no sides."""
+    if layer.type not in ("Convolution", "Pooling", "ConvolutionDepthwise", "DepthwiseConvolution"):
+        return []
+    config = layer.pooling_param if layer.type == "Pooling" else layer.convolution_param
+    return [getattr(config, side) for side in SIDES]
+
+
+def _translate_sides(layer: pb.LayerParameter) -> pb.LayerParameter | None:
+    """Padding by sides as pad_h and pad_w; where sides differ, as a Pad layer, which is returned.
+
+    Not where the mean of a window leaves out its padding: there the two are not the same.
+    """
+    pools = layer.type == "Pooling"
+    config: Any = layer.pooling_param if pools else layer.convolution_param
+    top, bottom, left, right = _sides(layer)
+    even = top == bottom and left == right
+    if not even and pools and config.pool not in (config.MAX, config.AVE):
+        return None
+    for side in (*SIDES, "pad", "pad_h", "pad_w"):
+        config.ClearField(side)
+    if even:
+        config.pad_h, config.pad_w = top, left
+        return None
+    padding = pb.LayerParameter(name=f"{layer.name}_pad", type="Pad", bottom=[layer.bottom[0]])
+    padding.top.append(f"{layer.bottom[0]}_{layer.name}_pad")
+    padding.pad_param.paddings.extend((0, 0, 0, 0, top, bottom, left, right))
+    if pools and config.pool == config.MAX:
+        padding.pad_param.constant_values = LOWEST
+    padding.include.extend(layer.include)
+    padding.exclude.extend(layer.exclude)
+    if layer.HasField("origin"):
+        padding.origin = layer.origin
+    layer.bottom[0] = padding.top[0]
+    return padding
+
+
 #: The upgrades of a net, in the order they build on each other.
 NET_STEPS = (
     Step(_is_mixed, _refuse_mixture),
@@ -544,4 +670,5 @@ NET_STEPS = (
     Step(_is_v1, _v1_to_v2),
     Step(_has_input, _input_to_layer),
     Step(_has_learning_batch_norm, _freeze_batch_norm),
+    Step(_speaks_dialect, _translate),
 )

@@ -35,13 +35,14 @@ ROOMS = {
     "fillers": "rng blob errors proto",
     # From text to graph: pure functions of messages.
     "prototxt": "errors proto",
+    "forks": "prototxt",
     "upgrade": "prototxt errors proto",
     "schedule": "prototxt errors proto",
     "graph": "prototxt errors proto",
     # Records.
     "data": "hdf5 jit rng files blob errors events proto",
     # A layer knows its blobs, and nothing of the net it stands in.
-    "layer": "rng blob errors events proto",
+    "layer": "forks rng blob errors events proto",
     # The names that Python layers import.
     "pycaffe": "netdef blob proto",
     "layers": "layer pycaffe jit kernels rng fillers data hdf5 files blob errors events proto",
@@ -59,21 +60,23 @@ ROOMS = {
     "weights": "hdf5 blob errors proto",
     "snapshot": "weights hdf5 blob files errors proto",
     # What users hold.
-    "net": "program memory fusion plan graph layer upgrade prototxt weights snapshot jit rng"
+    "net": "program memory fusion plan graph layer upgrade forks prototxt weights snapshot jit rng"
     " blob errors events proto",
     "testing": "net layer prototxt jit blob errors proto",
     "evaluate": "net prototxt blob errors events proto",
     "features": "net data prototxt blob errors events proto",
     "timing": "net program cost plan prototxt events proto",
     "solvers": "jit kernels prototxt blob errors proto",
-    "solver": "net program parameters solvers schedule upgrade prototxt weights snapshot kernels"
-    " jit rng blob errors events proto",
+    "solver": "net program parameters solvers schedule upgrade forks prototxt weights snapshot"
+    " kernels jit rng blob errors events proto",
+    # What can be said of a net or a solver without running it.
+    "check": "solver solvers plan graph layer schedule upgrade forks prototxt blob errors proto",
     # What is said of all of it.
     "reference": "solvers layer schedule fillers prototxt proto",
     "sinks": "plan prototxt errors events proto",
-    "cli": "netdef solver solvers evaluate features timing net describe memory fusion plan graph"
-    " layer upgrade prototxt schedule weights snapshot data sinks reference jit blob files errors"
-    " events proto",
+    "cli": "netdef check solver solvers evaluate features timing net describe memory fusion plan"
+    " graph layer upgrade prototxt schedule weights snapshot data sinks reference jit blob files"
+    " errors events proto",
     "__main__": "cli",
 }
 

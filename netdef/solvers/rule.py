@@ -145,6 +145,11 @@ def rules() -> dict[str, type[Rule]]:
 
 def create(solver: pb.SolverParameter, dtype: Any, positions: Positions | None = None) -> Rule:
     """The update rule a solver names. Raises SolverError for an unknown one, or wrong fields."""
+    return find(solver, positions)(solver, dtype, positions)
+
+
+def find(solver: pb.SolverParameter, positions: Positions | None = None) -> type[Rule]:
+    """The class of the update rule a solver names. Raises SolverError for an unknown one."""
     known = rules()
     if solver.type not in known:
         raise SolverError(
@@ -153,7 +158,7 @@ def create(solver: pb.SolverParameter, dtype: Any, positions: Positions | None =
             location=positions.at("type") if positions is not None else None,
             hint=did_you_mean(solver.type, known) or f"known types: {', '.join(known)}",
         )
-    return known[solver.type](solver, dtype, positions)
+    return known[solver.type]
 
 
 @inline

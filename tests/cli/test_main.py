@@ -26,7 +26,7 @@ def test_commands_are_the_files_of_their_folder(cli: Any) -> None:
     text = cli.succeed("--help")
     listed = text.partition("Commands:")[2].split("\n")
     names = [line.split()[0] for line in listed if line.strip()]
-    assert names == ["data", "layers", "show", "test", "time", "train"]
+    assert names == ["check", "data", "layers", "show", "test", "time", "train", "upgrade"]
 
 
 @pytest.mark.parametrize("spelling", ["--help", "-help", "-h"])
@@ -55,9 +55,8 @@ def test_help_does_not_load_the_library() -> None:
 
 def test_a_command_that_does_not_exist(cli: Any) -> None:
     assert 'there is no command "trian"; did you mean "train"?' in cli.mistake("trian", status=2)
-    assert "there are data, layers, show, test, time, train" in cli.mistake(
-        "device_query", status=2
-    )
+    said = cli.mistake("device_query", status=2)
+    assert "there are check, data, layers, show, test, time, train, upgrade" in said
 
 
 @pytest.mark.parametrize(
