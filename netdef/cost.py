@@ -90,6 +90,10 @@ def _flops(plan: Plan, layer: LayerPlan) -> int:
 
 def _uses(layer: LayerPlan, weight: str) -> int:
     """How often a forward pass multiplies each element of a weight."""
+    if layer.type in ("ConvolutionDepthwise", "DepthwiseConvolution"):
+        # Once for each pixel of the top.
+        axis = layer.layer.config.axis
+        return sum(math.prod(shape) // shape[axis] for shape in layer.top_shapes)
     if layer.type in ("Convolution", "InnerProduct"):
         # Once for each pixel of the top, or each row.
         return _sizes(layer.top_shapes) // int(layer.layer.config.num_output)
