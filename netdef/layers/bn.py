@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Collection, Iterator
 from enum import Enum
-from typing import Any
+from functools import cached_property
 
 import numpy as np
 
@@ -92,11 +92,8 @@ class BN(Layer):
     in_place = True
     tops = (1, 3)
 
-    def __init__(self, message: pb.LayerParameter, *more: Any) -> None:
-        super().__init__(message, *more)
-        self._dialect = self._told()
-
-    def _told(self) -> Dialect:
+    @cached_property
+    def _dialect(self) -> Dialect:
         given = {d: [f for f in d.value if self.config.HasField(f)] for d in Dialect}
         known = [d for d in Dialect if given[d]]
         shared = [field for field in SHARED if self.config.HasField(field)]

@@ -99,4 +99,5 @@ class Reorg(Layer):
 
     def _pixels(self, values: Array) -> Array:
         """The pixels of the larger grid as [N, row and column in a block, k, h, w]."""
-        return values.reshape(self._fine).transpose(0, 3, 5, 1, 2, 4)
+        pixels: Array = values.reshape(self._fine).transpose(0, 3, 5, 1, 2, 4)
+        return pixels

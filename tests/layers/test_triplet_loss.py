@@ -17,7 +17,8 @@ def loss(margin: float) -> Callable[..., Any]:
     margin = float(np.float32(margin))
 
     def expected(a: Any, p: Any, n: Any, *labels: Any) -> Any:
-        near, far = (((a - b) ** 2).reshape(len(a), -1).sum(1) for b in (p, n))
+        axes = tuple(range(1, a.ndim))
+        near, far = (((a - b) ** 2).sum(axes) for b in (p, n))
         return np.maximum(margin + near - far, 0).sum() / (2 * max(1, len(a)))
 
     return expected

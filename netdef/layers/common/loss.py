@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Any
+from typing import Any, ClassVar
 
 import numpy as np
 
@@ -107,7 +107,7 @@ class SoftmaxLoss(LabelLoss):
     """
 
     tops = (1, 2)
-    also_reads = ("loss_param",)
+    also_reads: ClassVar[tuple[str, ...]] = ("loss_param",)
     backward_reads: tuple[str, ...] = ()
 
     def shapes(self, *bottoms: Shape) -> list[Shape]:

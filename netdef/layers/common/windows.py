@@ -12,7 +12,7 @@ from netdef.blob import Array, Blob, Shape, shape_text
 from netdef.jit import workspace
 from netdef.kernels import convolution, pooling
 from netdef.kernels.sums import add_channel_sums
-from netdef.layer import Layer, Param, Work
+from netdef.layer import Arity, Layer, Param, Work
 from netdef.layers.common.arrays import check_counts
 from netdef.layers.common.axes import around, axis_of, check_same_shapes
 from netdef.proto import netdef_pb2 as pb
@@ -241,8 +241,8 @@ class FilterBank(Sliding):
     Both are a convolution of one blob to another: ``ends`` says which of bottom and top is which.
     """
 
-    bottoms = (1, None)
-    tops = (1, None)
+    bottoms: Arity = (1, None)
+    tops: Arity = (1, None)
     same_number = True
     backward_reads = ("bottom",)
 
