@@ -7,7 +7,7 @@ import math
 import numpy as np
 
 from netdef import rng
-from netdef.blob import Blob, Shape
+from netdef.blob import Array, Blob, Shape
 from netdef.kernels.elementwise import multiply
 from netdef.layer import Layer, Work, register
 from netdef.proto import netdef_pb2 as pb
@@ -54,7 +54,7 @@ class Dropout(Layer):
         if not 0 <= ratio < 1:
             raise self.error(
                 f"dropout_ratio is {ratio:g}, but must be at least 0 and below 1",
-                "dropout_param",
+                self.config_field or "",
                 "dropout_ratio",
             )
         return [bottoms[0]]
@@ -73,7 +73,7 @@ class Dropout(Layer):
         ratio = self.config.dropout_ratio
         threshold, scale = np.uint64(ratio * 2.0**32), self.dtype(1 / (1 - ratio))
         rng.keep_mask(self.key, self.iteration, threshold, scale, self._mask)
-        multiply(bottom[0].flat, self._mask, top[0].flat)
+        self.mask(bottom[0].flat, top[0].flat)
 
     def backward(self, top: list[Blob], bottom: list[Blob]) -> None:
         if bottom[0].diff is None:
@@ -82,4 +82,8 @@ class Dropout(Layer):
             if top[0].diff is not bottom[0].diff:
                 np.copyto(bottom[0].diff, top[0].diff)
             return
-        multiply(top[0].flat_diff, self._mask, bottom[0].flat_diff)
+        self.mask(top[0].flat_diff, bottom[0].flat_diff)
+
+    def mask(self, x: Array, y: Array) -> None:
+        """y = x times the mask, both flat; ``y`` may be ``x``"""
+        multiply(x, self._mask, y)

@@ -2,12 +2,8 @@
 
 from __future__ import annotations
 
-from typing import Any
-
-import numpy as np
-
-from netdef.blob import Array, Blob, Shape, shape_text
-from netdef.jit import kernel, prange
+from netdef.blob import Blob, Shape, shape_text
+from netdef.kernels.resize import Places, between_corners, interpolate, spread
 from netdef.layer import Layer, register
 from netdef.layers.common.arrays import check_counts
 from netdef.layers.common.windows import check_images
@@ -115,74 +111,16 @@ class Interp(Layer):
 
     def setup(self, bottom: list[Blob], top: list[Blob]) -> None:
         begin = -self.config.pad_beg
-        self._rows, self._columns = (
-            _neighbours(begin, size, count, self.dtype)
+        self._places = [
+            Places(size, *between_corners(size, count), self.dtype, begin)
             for size, count in zip(self._inner(bottom[0].shape), top[0].shape[2:], strict=True)
-        )
+        ]
 
     def forward(self, bottom: list[Blob], top: list[Blob]) -> None:
-        x, y = (_planes(blob.data) for blob in (bottom[0], top[0]))
-        _interpolate(x, *self._rows, *self._columns, y)
+        interpolate(bottom[0].data[..., None], *self._places, top[0].data[..., None])
 
     def backward(self, top: list[Blob], bottom: list[Blob]) -> None:
         if bottom[0].diff is not None:
-            dy, dx = _planes(top[0].diff), _planes(bottom[0].diff)
-            _spread(dy, *self._rows, *self._columns, dx)
+            spread(top[0].diff[..., None], *self._places, bottom[0].diff[..., None])
         if len(bottom) == 2 and bottom[1].diff is not None:
             bottom[1].diff.fill(0)
-
-
-def _planes(values: Array) -> Array:
-    n, c, h, w = values.shape
-    planes: Array = values.reshape(n * c, h, w)
-    return planes
-
-
-def _neighbours(begin: int, size: int, count: int, dtype: Any) -> tuple[Array, Array, Array]:
-    """For each of ``count`` places: the pixels before and behind it, and the share of the latter.
-
-    The places go from the first to the last of ``size`` pixels, which begin at pixel ``begin``.
-    """
-    gaps = max(1, count - 1)
-    # In whole numbers: so a place that falls on a pixel is that pixel.
-    before, rest = np.divmod(np.arange(count, dtype=np.int64) * (size - 1), gaps)
-    behind = np.minimum(before + 1, size - 1)
-    return begin + before, begin + behind, (rest / gaps).astype(dtype)
-
-
-@kernel
-def _interpolate(
-    x: Any, above: Any, below: Any, down: Any, left: Any, right: Any, across: Any, y: Any
-) -> None:
-    one = x.dtype.type(1)
-    rows = y.shape[1]
-    for job in prange(y.shape[0] * rows):
-        plane = job // rows
-        i = job % rows
-        upper, lower = x[plane, above[i]], x[plane, below[i]]
-        for j in range(y.shape[2]):
-            a, b, share = left[j], right[j], across[j]
-            first = (one - share) * upper[a] + share * upper[b]
-            second = (one - share) * lower[a] + share * lower[b]
-            y[plane, i, j] = (one - down[i]) * first + down[i] * second
-
-
-@kernel
-def _spread(
-    dy: Any, above: Any, below: Any, down: Any, left: Any, right: Any, across: Any, dx: Any
-) -> None:
-    """The gradient: each pixel of y sends to the four it is made of."""
-    one = dy.dtype.type(1)
-    for plane in prange(dx.shape[0]):
-        for i in range(dx.shape[1]):
-            for j in range(dx.shape[2]):
-                dx[plane, i, j] = dx.dtype.type(0)
-        for i in range(dy.shape[1]):
-            upper, lower = dx[plane, above[i]], dx[plane, below[i]]
-            for j in range(dy.shape[2]):
-                a, b, share = left[j], right[j], across[j]
-                up, low = (one - down[i]) * dy[plane, i, j], down[i] * dy[plane, i, j]
-                upper[a] += (one - share) * up
-                upper[b] += share * up
-                lower[a] += (one - share) * low
-                lower[b] += share * low
