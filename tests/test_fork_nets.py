@@ -1,4 +1,4 @@
-"""Published nets of the forks of Caffe: every layer is known, and the tops are as large as they say.
+"""Published nets of the forks: every layer is known, and the tops are as large as they say.
 
 The sizes are those the forks publish: as many classes as the data set has, and for segmentation a
 map as large as the image.

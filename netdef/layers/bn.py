@@ -70,7 +70,7 @@ class BN(Layer):
         layer {
           name: "conv1_1/bn"
           type: "BN"
-          bottom: "conv1_1"  # 4x64x357x357
+          bottom: "conv1_1"  # 4x64x57x57
           top: "conv1_1"
           bn_param {
             slope_filler {

@@ -45,7 +45,7 @@ class Lstm(Layer):
         layer {
           name: "lstm1"
           type: "Lstm"
-          bottom: "words"  # 320x50, 20 steps of 16 sequences
+          bottom: "words"  # 320x50
           bottom: "cont"   # 320
           top: "lstm1"
           lstm_param {

@@ -111,16 +111,16 @@ class Interp(Layer):
 
     def setup(self, bottom: list[Blob], top: list[Blob]) -> None:
         begin = -self.config.pad_beg
-        self._places = [
+        self._rows, self._columns = (
             Places(size, *between_corners(size, count), self.dtype, begin)
             for size, count in zip(self._inner(bottom[0].shape), top[0].shape[2:], strict=True)
-        ]
+        )
 
     def forward(self, bottom: list[Blob], top: list[Blob]) -> None:
-        interpolate(bottom[0].data[..., None], *self._places, top[0].data[..., None])
+        interpolate(bottom[0].data[..., None], self._rows, self._columns, top[0].data[..., None])
 
     def backward(self, top: list[Blob], bottom: list[Blob]) -> None:
         if bottom[0].diff is not None:
-            spread(top[0].diff[..., None], *self._places, bottom[0].diff[..., None])
+            spread(top[0].diff[..., None], self._rows, self._columns, bottom[0].diff[..., None])
         if len(bottom) == 2 and bottom[1].diff is not None:
             bottom[1].diff.fill(0)

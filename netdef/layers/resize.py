@@ -101,17 +101,21 @@ class ResizeBilinear(Resize):
 
     def setup(self, bottom: list[Blob], top: list[Blob]) -> None:
         find = between_corners if self.config.align_corners else by_ratio
-        self._places = [
+        self._rows, self._columns = (
             Places(size, *find(size, count), self.dtype)
             for size, count in self._sides(bottom[0], top[0])
-        ]
+        )
 
     def forward(self, bottom: list[Blob], top: list[Blob]) -> None:
-        interpolate(self._pixels(bottom[0].data), *self._places, self._pixels(top[0].data))
+        interpolate(
+            self._pixels(bottom[0].data), self._rows, self._columns, self._pixels(top[0].data)
+        )
 
     def backward(self, top: list[Blob], bottom: list[Blob]) -> None:
         if bottom[0].diff is not None:
-            spread_back(self._pixels(top[0].diff), *self._places, self._pixels(bottom[0].diff))
+            spread_back(
+                self._pixels(top[0].diff), self._rows, self._columns, self._pixels(bottom[0].diff)
+            )
 
 
 @register("ResizeNearestNeighbor", config="resize_nearest_neighbor_param")
@@ -144,17 +148,22 @@ class ResizeNearestNeighbor(Resize):
     """
 
     def setup(self, bottom: list[Blob], top: list[Blob]) -> None:
-        self._nearest = []
-        for size, count in self._sides(bottom[0], top[0]):
-            if self.config.align_corners:
-                pixel, share = between_corners(size, count)
-                self._nearest.append(np.where(share < 0.5, pixel, pixel + 1))
-            else:
-                self._nearest.append(by_ratio(size, count)[0])
+        self._rows, self._columns = (
+            self._nearest(size, count) for size, count in self._sides(bottom[0], top[0])
+        )
+
+    def _nearest(self, size: int, count: int) -> Array:
+        """The pixel that each of ``count`` places shows."""
+        if not self.config.align_corners:
+            return by_ratio(size, count)[0]
+        pixel, share = between_corners(size, count)
+        return np.where(share < 0.5, pixel, pixel + 1)
 
     def forward(self, bottom: list[Blob], top: list[Blob]) -> None:
-        pick(self._pixels(bottom[0].data), *self._nearest, self._pixels(top[0].data))
+        pick(self._pixels(bottom[0].data), self._rows, self._columns, self._pixels(top[0].data))
 
     def backward(self, top: list[Blob], bottom: list[Blob]) -> None:
         if bottom[0].diff is not None:
-            put_back(self._pixels(top[0].diff), *self._nearest, self._pixels(bottom[0].diff))
+            put_back(
+                self._pixels(top[0].diff), self._rows, self._columns, self._pixels(bottom[0].diff)
+            )

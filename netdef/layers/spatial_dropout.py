@@ -29,7 +29,7 @@ class SpatialDropout(Dropout):
         layer {
           name: "drop1_0"
           type: "SpatialDropout"
-          bottom: "conv1_0"  # 4x64x128x256
+          bottom: "conv1_0"  # 4x64x64x128
           top: "conv1_0"
           spatial_dropout_param {
             dropout_ratio: 0.01

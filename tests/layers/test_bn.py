@@ -120,7 +120,7 @@ MISTAKES = [
         "bn_mode and momentum belong to different layers of this name",
         "0.9",
     ),
-    mistake("var_eps: 1e-5 eps: 1e-5", "belong to different layers of this name", "1e-5 }"),
+    mistake("var_eps: 1e-5 eps: 1e-3", "eps and var_eps belong to different layers", "1e-5"),
     mistake(
         "scale_filler {} frozen: true",
         "scale_filler and frozen belong to different layers of this name",
