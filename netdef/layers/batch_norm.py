@@ -70,7 +70,7 @@ class BatchNorm(Layer):
         check_batch(self, x)
         if x[1:2] == (0,):
             raise self.error(f"the bottom {shape_text(x)} has no channels", "bottom", 0)
-        if not (self.config.add_eps_before_sqrt or self._uses_stored):
+        if not (self.config.add_eps_before_sqrt or self.uses_stored):
             raise self.error(
                 "add_eps_before_sqrt: false goes with stored statistics only",
                 "batch_norm_param",
@@ -81,7 +81,7 @@ class BatchNorm(Layer):
 
     @property
     def backward_reads(self) -> Collection[str]:
-        return () if self._uses_stored and not self._scales else ("bottom",)
+        return () if self.uses_stored and not self.scales else ("bottom",)
 
     def params(self, *bottoms: Shape) -> Iterator[Param]:
         zero, one = (pb.FillerParameter(type="constant", value=value) for value in (0, 1))
@@ -89,48 +89,58 @@ class BatchNorm(Layer):
         _, channels, _ = around(bottoms[0], 1)
         for name, count in (("mean", channels), ("variance", channels), ("factor", 1)):
             # NVIDIA's fork makes their lr_mult 0 without a word.
-            yield Param(name, (count,), zero, learns=False, overrules=self._scales)
-        if self._scales:
+            yield Param(name, (count,), zero, learns=False, overrules=self.scales)
+        if self.scales:
             yield Param("scale", (channels,), c.scale_filler if c.HasField("scale_filler") else one)
             yield Param("bias", (channels,), c.bias_filler if c.HasField("bias_filler") else zero)
 
     def setup(self, bottom: list[Blob], top: list[Blob]) -> None:
-        through = bottom[0].diff is not None and not self._uses_stored
-        reads_x = through or (self._scales and bool(self.learn[3]))
+        through = bottom[0].diff is not None and not self.uses_stored
+        reads_x = through or (self.scales and bool(self.learn[3]))
         self._standardize = Standardize(bottom[0], top[0], reads_x)
 
     def forward(self, bottom: list[Blob], top: list[Blob]) -> None:
+        use, x = self._standardize, bottom[0].data
+        use.keep()
+        _, factor = self.statistics(x)
+        scale, bias = (blob.flat for blob in self.blobs[3:]) if self.scales else (None, None)
+        use.apply(x, factor, scale, bias, top[0].data)
+
+    def statistics(self, x: Array) -> tuple[Array, Array]:
+        """The mean and 1 / deviation of each channel that this pass takes, float64 [C].
+
+        Of the batch x, which is then stored, or what is stored.
+        """
         mean, variance, factor = (blob.flat for blob in self.blobs[:3])
-        use = self._standardize
-        if self._uses_stored:
+        use, eps = self._standardize, float(self.config.eps)
+        if self.uses_stored:
             _recall(mean, variance, factor, use.mean, use.variance)
         else:
-            use.measure(bottom[0].data)
+            use.measure(x)
             if use.count and self.config.update_global_stats:
                 fraction = self.dtype(self.config.moving_average_fraction)
                 _store(use.mean, use.variance, use.count, fraction, mean, variance, factor)
-        scale, bias = (blob.flat for blob in self.blobs[3:]) if self._scales else (None, None)
-        eps = float(self.config.eps)
         if not self.config.add_eps_before_sqrt:
             np.square(np.sqrt(use.variance) + eps, out=use.variance)
             eps = 0.0
-        use.forward(bottom[0].data, eps, scale, bias, top[0].data)
+        return use.mean, use.factor(eps)
 
     def backward(self, top: list[Blob], bottom: list[Blob]) -> None:
         learned: list[Array | None] = [
             blob.flat_diff if learns else None
             for blob, learns in zip(self.blobs[3:], self.learn[3:], strict=True)
         ]
-        self._standardize.backward(top[0].diff, not self._uses_stored, bottom[0].diff, *learned)
+        self._standardize.backward(top[0].diff, not self.uses_stored, bottom[0].diff, *learned)
 
     @property
-    def _scales(self) -> bool:
+    def scales(self) -> bool:
         """Whether it learns a scale and a bias."""
         c = self.config
         return bool(c.scale_bias or c.HasField("scale_filler") or c.HasField("bias_filler"))
 
     @property
-    def _uses_stored(self) -> bool:
+    def uses_stored(self) -> bool:
+        """Whether passes take the stored mean and variance, not those of the batch."""
         c = self.config
         return bool(c.use_global_stats if c.HasField("use_global_stats") else self.phase == pb.TEST)
 

@@ -188,6 +188,7 @@ class BN(Layer):
 
     def forward(self, bottom: list[Blob], top: list[Blob]) -> None:
         use = self._standardize
+        use.keep()
         if self._measures:
             use.measure(bottom[0].data)
             for blob, statistic in zip(top[1:], (use.mean, use.variance), strict=False):
@@ -202,7 +203,7 @@ class BN(Layer):
             np.copyto(use.mean, self.blobs[2].flat)
             np.copyto(use.variance, self.blobs[3].flat)
         scale, shift = self.blobs[0].flat, self.blobs[1].flat
-        use.forward(bottom[0].data, self._eps, scale, shift, top[0].data)
+        use.apply(bottom[0].data, use.factor(self._eps), scale, shift, top[0].data)
 
     def _store(self, batch: Array, stored: Array) -> None:
         c = self.config

@@ -4,10 +4,9 @@ from __future__ import annotations
 
 from typing import Any
 
-import numpy as np
-
 from netdef.blob import Array
 from netdef.jit import inline, kernel, prange
+from netdef.kernels.transcendental import exp
 from netdef.layer import register
 from netdef.layers.common.neuron import Neuron
 
@@ -46,7 +45,7 @@ class Mish(Neuron):
 def _gate(x: Any) -> Any:
     """(tanh(log(1 + e^x)), its slope), without overflow: with n = e^-|x|, all is of order 1."""
     one, two = type(x)(1), type(x)(2)
-    n = np.exp(-abs(x))
+    n = exp(-abs(x))
     if x < 0:
         # tanh(log(1 + n)) = (n^2 + 2 n) / (n^2 + 2 n + 2)
         above = n * (n + two)

@@ -4,10 +4,9 @@ from __future__ import annotations
 
 from typing import Any
 
-import numpy as np
-
 from netdef.blob import Array
 from netdef.jit import kernel, prange
+from netdef.kernels.transcendental import exp, expm1
 from netdef.layer import register
 from netdef.layers.common.neuron import Neuron
 
@@ -54,10 +53,10 @@ class SeLu(Neuron):
 @kernel
 def _map(x: Any, above: Any, below: Any, y: Any) -> None:
     for i in prange(x.size):
-        y[i] = above * x[i] if x[i] > 0 else below * np.expm1(x[i])
+        y[i] = above * x[i] if x[i] > 0 else below * expm1(x[i])
 
 
 @kernel
 def _chain(x: Any, dy: Any, above: Any, below: Any, dx: Any) -> None:
     for i in prange(x.size):
-        dx[i] = dy[i] * (above if x[i] > 0 else below * np.exp(x[i]))
+        dx[i] = dy[i] * (above if x[i] > 0 else below * exp(x[i]))

@@ -18,14 +18,18 @@ class Standardize:
     """y = (x - mean) factor scale + shift for each channel, where factor = 1 / deviation.
 
     A layer makes it in ``setup``. It fills ``mean`` and ``variance``, or has ``measure`` do that
-    from x itself, before ``forward``.
+    from x itself, asks for the ``factor`` that follows, and has it applied.
     """
 
     def __init__(self, bottom: Blob, top: Blob, reads_x: bool) -> None:
         """``reads_x`` says whether backward will need the values of the bottom."""
         self._view = _, count, _ = around(bottom.shape, 1)
         #: The statistics that are used, float64.
+        self.mean: Array
+        self.variance: Array
         self.mean, self.variance = scratch((2, count), np.float64)
+        self._factor: Array
+        self._slope: Array
         self._factor, self._slope = scratch((2, count), np.float64)
         self._sums = scratch((4, count), np.float64)
         self._kept = Kept(bottom, top, reads_x)
@@ -39,13 +43,20 @@ class Standardize:
         """Take the statistics of x: its mean and its (biased) variance."""
         channels.moments(x.reshape(self._view), self.mean, self.variance)
 
-    def forward(
-        self, x: Array, eps: float, scale: Array | None, shift: Array | None, y: Array
+    def keep(self) -> None:
+        """To be called before y is computed, which may overwrite x."""
+        self._kept.keep()
+
+    def factor(self, eps: float) -> Array:
+        """1 / deviation of each channel, float64; ``eps`` is added to its square before."""
+        _invert(self.variance, eps, self._factor)
+        return self._factor
+
+    def apply(
+        self, x: Array, factor: Array, scale: Array | None, shift: Array | None, y: Array
     ) -> None:
         """Compute y, which may be x."""
-        self._kept.keep()
-        _invert(self.variance, eps, self._factor)
-        np.multiply(self._factor, 1.0 if scale is None else scale, out=self._slope)
+        np.multiply(factor, 1.0 if scale is None else scale, out=self._slope)
         x, y = x.reshape(self._view), y.reshape(self._view)
         affine(x, self.mean, self._slope, NONE if shift is None else shift, False, y)
 
