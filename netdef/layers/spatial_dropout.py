@@ -8,7 +8,6 @@ from netdef.blob import Array, Shape, shape_text
 from netdef.kernels.channels import scale
 from netdef.layer import Work, register
 from netdef.layers.dropout import Dropout
-from netdef.proto import netdef_pb2 as pb
 
 
 @register("SpatialDropout", config="spatial_dropout_param")
@@ -51,7 +50,7 @@ class SpatialDropout(Dropout):
         return super().shapes(x)
 
     def work(self, *bottoms: Shape) -> list[Work]:
-        return [Work((math.prod(bottoms[0][:2]) if self.phase == pb.TRAIN else 0,))]
+        return [Work((math.prod(bottoms[0][:2]) if self._drops else 0,))]
 
     def mask(self, x: Array, y: Array) -> None:
         rows = (1, self._mask.size, x.size // max(1, self._mask.size))
