@@ -48,6 +48,7 @@ SIZES = (
     (2, 28, 28),
     (1, 32, 32),
     (1, 224, 224),
+    (3, 360, 480),
 )
 
 #: Layers that are looked at in one state of a net, all sizes together.

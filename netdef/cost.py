@@ -23,7 +23,24 @@ from netdef.plan import LayerPlan, Plan
 from netdef.proto import netdef_pb2 as pb
 
 #: Layers whose gradient is a function of their top's gradient alone.
-LINEAR = {"Concat", "Crop", "Eltwise", "Flatten", "Reshape", "Slice", "Split", "Tile"}
+LINEAR = {
+    "Add",
+    "Concat",
+    "Crop",
+    "CropCenter",
+    "Eltwise",
+    "Flatten",
+    "Interp",
+    "Reorg",
+    "Reshape",
+    "Reverse",
+    "ShuffleChannel",
+    "Slice",
+    "Split",
+    "Squeeze",
+    "Tile",
+    "Transpose",
+}
 
 #: Layers that keep a mark for each value of their top: dropped or not, which was the largest.
 MASKED = {"Dropout", "Pooling"}
@@ -90,8 +107,12 @@ def _flops(plan: Plan, layer: LayerPlan) -> int:
 
 def _uses(layer: LayerPlan, weight: str) -> int:
     """How often a forward pass multiplies each element of a weight."""
-    if layer.type in ("Convolution", "InnerProduct"):
-        # Once for each pixel of the top, or each row.
+    if layer.type in ("ConvolutionDepthwise", "DepthwiseConvolution"):
+        # Once for each pixel of the top.
+        axis = layer.layer.config.axis
+        return sum(math.prod(shape) // shape[axis] for shape in layer.top_shapes)
+    if layer.type in ("Convolution", "InnerProduct", "Lstm"):
+        # Once for each pixel of the top, or each row, or each step of each sequence.
         return _sizes(layer.top_shapes) // int(layer.layer.config.num_output)
     if layer.type == "Deconvolution":
         # Once for each pixel of the bottom.

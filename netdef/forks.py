@@ -112,6 +112,12 @@ LAYERS: Final[dict[str, str]] = {
 #: (``netdef/upgrade.py``) are gone before anyone asks.
 READ: Final[dict[str, frozenset[str]]] = {
     "TransformationParameter": frozenset(("resize_param", "crop_h", "crop_w")),
+    "BatchNormParameter": frozenset(
+        ("scale_bias", "scale_filler", "bias_filler", "update_global_stats", "add_eps_before_sqrt")
+    ),
+    "DropoutParameter": frozenset(("scale_train", "sample_weights_test")),
+    "LossParameter": frozenset(("weight_by_label_freqs", "class_weighting")),
+    "SoftmaxParameter": frozenset(("weight_by_label_freqs", "class_weighting")),
 }
 
 #: Those that change nothing here: what computes, in what precision, on how many threads, and what
@@ -136,7 +142,7 @@ WITHOUT_EFFECT: Final[dict[str, frozenset[str]]] = {
     "DataParameter": frozenset(("cache", "threads", "parser_threads", "show_data")),
     "ImageDataParameter": frozenset(("show_data", "ignore_label")),
     "AccuracyParameter": frozenset(("enable_simple_accuracy",)),
-    "BatchNormParameter": frozenset(("engine",)),
+    "BatchNormParameter": frozenset(("engine", "icnet")),
     "ConcatParameter": frozenset(("engine", "per_fla_fuse")),
     "ConvolutionParameter": frozenset(
         ("filter_group", "negative_slope", "conv_algos_override", "cudnn_convolution_algo_seeker",

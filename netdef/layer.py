@@ -68,13 +68,15 @@ class Param(NamedTuple):
 
     ``filler`` may be the values themselves.
     ``learns`` is false for what the layer itself keeps up to date in ``forward``, such as running
-    means: it has no gradient, and its ``lr_mult`` is 0.
+    means: it has no gradient, and its ``lr_mult`` is 0. A net that says otherwise is refused,
+    unless the parameter ``overrules`` it, as layers of some forks do.
     """
 
     name: str
     shape: Shape
     filler: pb.FillerParameter | Array
     learns: bool = True
+    overrules: bool = False
 
 
 class Work(NamedTuple):

@@ -359,7 +359,8 @@ def _share(drafts: list[_Draft]) -> tuple[list[ParamPlan], list[tuple[int, ...]]
             if owner != number:
                 _check_shared_shape(layer, i, spec, param, params[owner])
             if not param.learns:
-                _check_kept_by_layer(layer, i, spec, param)
+                if not param.overrules:
+                    _check_kept_by_layer(layer, i, spec, param)
                 params[owner] = replace(params[owner], lr_mult=0.0)
                 continue
             for name in ("lr_mult", "decay_mult"):

@@ -231,7 +231,7 @@ def layers_page() -> str:
     """The list of all layer types, and the fields they have in common."""
     lines = ["| type | what it does |", "|---|---|"]
     for type_name, said in layer_entries().items():
-        lines.append(f"| [{type_name}]({type_name}.md) | {_cell(said.summary)} |")
+        lines.append(f"| [{type_name}]({page_name(type_name)}) | {_cell(said.summary)} |")
     return _sections(
         [
             (
@@ -284,9 +284,19 @@ def fillers_page() -> str:
     )
 
 
+def page_name(type_name: str) -> str:
+    """The file of a layer's page.
+
+    Some file systems take LSTM.md and Lstm.md for one: what differs from an earlier type in nothing
+    but case has a name of its own.
+    """
+    same = [name for name in layer.layer_types() if name.lower() == type_name.lower()]
+    return f"{type_name}{'_' * same.index(type_name)}.md"
+
+
 def pages() -> dict[str, str]:
     """Every page by its path under docs/."""
-    made = {f"layers/{name}.md": layer_page(name) for name in layer.layer_types()}
+    made = {f"layers/{page_name(name)}": layer_page(name) for name in layer.layer_types()}
     made["layers/README.md"] = layers_page()
     made["solvers.md"] = solvers_page()
     made["fillers.md"] = fillers_page()

@@ -106,6 +106,8 @@ class Case:
     phase: int = field(default=pb.TRAIN, kw_only=True)
     #: What has to be done to the layer before it can run.
     prepare: Callable[[Any], None] = field(default=lambda layer: None, kw_only=True)
+    #: Parameters that learn by a rule of their own: what backward gives them is no derivative.
+    own_rule: frozenset[int] = field(default=frozenset(), kw_only=True)
     #: Factor on every tolerance; a comment beside it says why it is not 1.
     loosen: float = field(default=1.0, kw_only=True)
 
@@ -305,6 +307,11 @@ class Trial:
         learned = [blob for blob, learns in params if learns]
         return [*(blob for blob in self.bottom if blob.diff is not None), *learned]
 
+    @property
+    def ruled(self) -> list[Blob]:
+        """The parameters that learn by a rule of their own."""
+        return [self.layer.blobs[i] for i in sorted(self.case.own_rule)]
+
 
 def curve(prototxt: str, x: Sequence[float], dtype: type[Any] = np.float64) -> tuple[Array, Array]:
     """y and dy/dx of a layer that maps each value by itself, at these values."""
@@ -429,7 +436,7 @@ def gradient(case: Case) -> None:
     """
     with Trial(case) as trial:
         trial.run()
-        leaves = trial.leaves
+        leaves = [leaf for leaf in trial.leaves if leaf not in trial.ruled]
         for leaf in leaves:
             unwritten = np.argwhere(~np.isfinite(leaf.diff))
             assert not len(unwritten), (

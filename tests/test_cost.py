@@ -62,6 +62,28 @@ def test_a_layer_that_does_not_learn_has_no_gradient_of_its_weights() -> None:
     assert backward.flops == forward.flops
 
 
+def test_depthwise_convolution() -> None:
+    # A filter of 3x3 for each of 4 channels, at each of 5x6 pixels of 2 images.
+    for kind, settings in (("DepthwiseConvolution", "num_output: 4"), ("ConvolutionDepthwise", "")):
+        forward, backward = costs(
+            f"""layer {{ name: "it" type: "{kind}" bottom: "x" top: "y"
+              convolution_param {{ {settings} kernel_size: 3 pad: 1 }} }}""",
+            (2, 4, 5, 6),
+        )
+        assert forward.flops == 2 * (4 * 3 * 3) * (2 * 5 * 6)
+        assert backward.flops == 2 * forward.flops
+
+
+def test_lstm_of_rows() -> None:
+    # 3 steps of 2 sequences: 4 gates of 5 cells from 7 values and 5 states.
+    forward, _ = costs(
+        """layer { name: "it" type: "Lstm" bottom: "x" top: "y"
+          lstm_param { num_output: 5 batch_size: 2 } }""",
+        (6, 7),
+    )
+    assert forward.flops == 2 * (4 * 5 * (7 + 5)) * (3 * 2)
+
+
 def test_deconvolution() -> None:
     # Each of 3x4 pixels of 2 images and 4 channels places 2x2 filters on 6 channels.
     forward, backward = costs(

@@ -45,6 +45,10 @@ def norm(bottom: str, top: str = "", rest: str = "") -> str:
     return layer("BatchNorm", bottom, top or bottom, rest, f"norm of {bottom}")
 
 
+#: NVIDIA's: it learns a scale and a bias.
+OWN = "batch_norm_param { scale_bias: true }"
+
+
 def scale(bottom: str, top: str = "", rest: str = "bias_term: true") -> str:
     filler = 'filler { type: "uniform" min: 0.5 max: 2 } bias_filler { type: "uniform" }'
     settings = f"scale_param {{ {filler if 'bias' in rest else ''} {rest} }}"
@@ -154,6 +158,8 @@ def test_what_users_see_is_not_passed_over() -> None:
         # Scales of other axes than the channels, or by a blob.
         IMAGES + conv("a", "x") + scale("a", "", "axis: 0") + loss("a"),
         IMAGES + norm("x", "n") + scale("n", "n", "axis: 2 bias_term: true") + loss("n"),
+        # A BatchNorm that has a scale of its own.
+        IMAGES + norm("x", "n", OWN) + relu("n") + loss("n"),
         # The sum is in place, or is none.
         IMAGES + conv("a", "x") + conv("c", "x") + add("a", "c", "a") + relu("a") + loss("a"),
         IMAGES
@@ -165,6 +171,11 @@ def test_what_users_see_is_not_passed_over() -> None:
 )
 def test_layers_that_do_not_go_together(text: str) -> None:
     assert found(text) == []
+
+
+def test_a_norm_with_a_scale_of_its_own_is_not_folded_into_a_convolution() -> None:
+    text = IMAGES + conv("a", "x") + norm("a", "", OWN) + relu("a")
+    assert found(text, phase="TEST") == []
 
 
 def test_a_gradient_that_ends_in_the_middle_is_no_group() -> None:

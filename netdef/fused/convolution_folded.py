@@ -90,9 +90,9 @@ class FoldedConvolution(Fused):
 
 
 def _recalls(layer: LayerPlan) -> bool:
-    """Whether a layer is a BatchNorm that takes stored statistics."""
+    """Whether a layer is a BatchNorm that takes stored statistics, and has no scale of its own."""
     norm: Any = layer.layer
-    return layer.type == "BatchNorm" and bool(norm.uses_stored)
+    return layer.type == "BatchNorm" and bool(norm.uses_stored) and not norm.scales
 
 
 def _adds(layer: LayerPlan) -> bool:

@@ -48,6 +48,9 @@ class NormScaleReLU(Fused):
         first = chain[0]
         if first.type != "BatchNorm" or len(first.bottom_shapes[0]) < 2:
             return 0
+        norm: Any = first.layer
+        if norm.scales:  # it has a scale of its own
+            return 0
         count = 1
         if count < len(chain) and scales_channels(chain[count]):
             count += 1

@@ -9,26 +9,26 @@ import numpy as np
 
 from netdef.blob import Array, Blob, Shape, shape_text
 from netdef.jit import serial
-from netdef.kernels.channels import NONE, affine, moments, scale, standardize_backward
 from netdef.layer import Layer, Param, register
-from netdef.layers.common.arrays import Kept, scratch
 from netdef.layers.common.axes import around, check_batch
+from netdef.layers.common.standardize import Standardize
 from netdef.proto import netdef_pb2 as pb
 
 
 @register("BatchNorm", config="batch_norm_param")
 class BatchNorm(Layer):
-    """Gives each channel mean 0 and variance 1 over the batch; learns nothing itself.
+    """Gives each channel mean 0 and variance 1 over the batch; learns nothing unless asked to.
 
         y = (x - mean) / sqrt(variance + eps)
+        y = scale * (x - mean) / sqrt(variance + eps) + bias    with ``scale_bias``
 
         bottom  x  [N, C, ...]; with a single axis all values are one channel
         top     y  shape of x; may be x itself
-        params  mean [C]; variance [C]; factor [1]
+        params  mean [C]; variance [C]; factor [1]; with ``scale_bias`` scale [C]; bias [C]
 
     The mean and the (biased) variance are those of the batch, or the stored ones where
     ``use_global_stats`` says so. A pass that takes those of the batch also stores them, in both
-    phases:
+    phases, unless ``update_global_stats`` is false:
 
         factor   = moving_average_fraction * factor + 1
         mean     = moving_average_fraction * mean + (mean of the batch)
@@ -37,9 +37,12 @@ class BatchNorm(Layer):
     where m is how many values of a channel the batch holds. So the stored sums are to be divided by
     the factor; before the first batch it is 0, and the stored statistics count as 0.
 
-    The layer keeps its parameters up to date itself: their ``lr_mult`` is 0, said or not. A factor
-    and a bias to learn are a Scale layer with ``bias_term: true`` behind it. An empty batch stores
-    nothing. With ``eps: 0`` a channel that does not vary is 0.
+    The layer keeps these three up to date itself: their ``lr_mult`` is 0, said or not. A factor
+    and a bias to learn are a Scale layer with ``bias_term: true`` behind it, or ``scale_bias``,
+    which ``scale_filler`` or ``bias_filler`` switch on too, as in NVIDIA's Caffe; the scale then
+    begins at 1 and the bias at 0. An empty batch stores nothing. With ``eps: 0`` a channel that
+    does not vary is 0. ``add_eps_before_sqrt: false`` adds eps to the deviation, not to the
+    variance.
 
     Example::
 
@@ -53,7 +56,8 @@ class BatchNorm(Layer):
           }
         }
 
-    Deviations: where variance + eps is 0, Caffe divides 0 by 0.
+    Deviations: where variance + eps is 0, Caffe divides 0 by 0. NVIDIA's fork stores means instead
+    of sums, with a factor of 1; such statistics are read rightly.
 
     Source: Ioffe & Szegedy, "Batch normalization: accelerating deep network training by reducing
     internal covariate shift", ICML 2015.
@@ -66,58 +70,73 @@ class BatchNorm(Layer):
         check_batch(self, x)
         if x[1:2] == (0,):
             raise self.error(f"the bottom {shape_text(x)} has no channels", "bottom", 0)
+        if not (self.config.add_eps_before_sqrt or self.uses_stored):
+            raise self.error(
+                "add_eps_before_sqrt: false goes with stored statistics only",
+                "batch_norm_param",
+                "add_eps_before_sqrt",
+                hint="use_global_stats: true",
+            )
         return [x]
 
     @property
     def backward_reads(self) -> Collection[str]:
-        return () if self.uses_stored else ("bottom",)
+        return () if self.uses_stored and not self.scales else ("bottom",)
 
     def params(self, *bottoms: Shape) -> Iterator[Param]:
-        zero = pb.FillerParameter(type="constant", value=0)
+        zero, one = (pb.FillerParameter(type="constant", value=value) for value in (0, 1))
+        c = self.config
         _, channels, _ = around(bottoms[0], 1)
-        yield Param("mean", (channels,), zero, learns=False)
-        yield Param("variance", (channels,), zero, learns=False)
-        yield Param("factor", (1,), zero, learns=False)
+        for name, count in (("mean", channels), ("variance", channels), ("factor", 1)):
+            # NVIDIA's fork makes their lr_mult 0 without a word.
+            yield Param(name, (count,), zero, learns=False, overrules=self.scales)
+        if self.scales:
+            yield Param("scale", (channels,), c.scale_filler if c.HasField("scale_filler") else one)
+            yield Param("bias", (channels,), c.bias_filler if c.HasField("bias_filler") else zero)
 
     def setup(self, bottom: list[Blob], top: list[Blob]) -> None:
-        self._view = _, channels, _ = around(bottom[0].shape, 1)
-        self._mean, self._variance, self._factor = scratch((3, channels), np.float64)
-        self._sums = scratch((4, channels), np.float64)
-        needs_x = bottom[0].diff is not None and not self.uses_stored
-        self._kept = Kept(bottom[0], top[0], needs_x)
+        through = bottom[0].diff is not None and not self.uses_stored
+        reads_x = through or (self.scales and bool(self.learn[3]))
+        self._standardize = Standardize(bottom[0], top[0], reads_x)
 
     def forward(self, bottom: list[Blob], top: list[Blob]) -> None:
-        self._kept.keep()
-        x, y = (blob.data.reshape(self._view) for blob in (bottom[0], top[0]))
-        mean, factor = self.statistics(x)
-        affine(x, mean, factor, NONE, False, y)
+        use, x = self._standardize, bottom[0].data
+        use.keep()
+        _, factor = self.statistics(x)
+        scale, bias = (blob.flat for blob in self.blobs[3:]) if self.scales else (None, None)
+        use.apply(x, factor, scale, bias, top[0].data)
 
     def statistics(self, x: Array) -> tuple[Array, Array]:
         """The mean and 1 / deviation of each channel that this pass takes, float64 [C].
 
-        Of the batch x, [N, C, S], which is then stored, or what is stored.
+        Of the batch x, which is then stored, or what is stored.
         """
-        mean, variance, factor = (blob.flat for blob in self.blobs)
+        mean, variance, factor = (blob.flat for blob in self.blobs[:3])
+        use, eps = self._standardize, float(self.config.eps)
         if self.uses_stored:
-            _recall(mean, variance, factor, self._mean, self._variance)
+            _recall(mean, variance, factor, use.mean, use.variance)
         else:
-            moments(x, self._mean, self._variance)
-            count = x.shape[0] * x.shape[2]
-            if count:
+            use.measure(x)
+            if use.count and self.config.update_global_stats:
                 fraction = self.dtype(self.config.moving_average_fraction)
-                _store(self._mean, self._variance, count, fraction, mean, variance, factor)
-        _invert(self._variance, float(self.config.eps), self._factor)
-        return self._mean, self._factor
+                _store(use.mean, use.variance, use.count, fraction, mean, variance, factor)
+        if not self.config.add_eps_before_sqrt:
+            np.square(np.sqrt(use.variance) + eps, out=use.variance)
+            eps = 0.0
+        return use.mean, use.factor(eps)
 
     def backward(self, top: list[Blob], bottom: list[Blob]) -> None:
-        if bottom[0].diff is None:
-            return
-        dy, dx = (diff.reshape(self._view) for diff in (top[0].diff, bottom[0].diff))
-        if self.uses_stored:
-            scale(dy, self._factor, dx)
-            return
-        x = self._kept.flat.reshape(self._view)
-        standardize_backward(dy, x, self._mean, self._factor, self._sums, dx)
+        learned: list[Array | None] = [
+            blob.flat_diff if learns else None
+            for blob, learns in zip(self.blobs[3:], self.learn[3:], strict=True)
+        ]
+        self._standardize.backward(top[0].diff, not self.uses_stored, bottom[0].diff, *learned)
+
+    @property
+    def scales(self) -> bool:
+        """Whether it learns a scale and a bias."""
+        c = self.config
+        return bool(c.scale_bias or c.HasField("scale_filler") or c.HasField("bias_filler"))
 
     @property
     def uses_stored(self) -> bool:
@@ -148,12 +167,3 @@ def _store(
         mean[c] = fraction * mean[c] + batch_mean[c]
         variance[c] = fraction * variance[c] + unbiased * batch_variance[c]
     factor[0] = fraction * factor[0] + 1
-
-
-@serial
-def _invert(variance: Any, eps: Any, factor: Any) -> None:
-    for c in range(factor.size):
-        power = variance[c] + eps
-        # No factor makes a channel vary that does not; a negative variance is NaN, as in Caffe.
-        still = variance[c] >= 0 and power <= 0
-        factor[c] = 0.0 if still else 1 / np.sqrt(power)

@@ -56,6 +56,9 @@ class SigmoidCrossEntropyLoss(Loss):
 
     def shapes(self, *bottoms: Shape) -> list[Shape]:
         check_same_items(self, *bottoms)
+        loss = self.message.loss_param
+        if loss.weight_by_label_freqs or loss.class_weighting:
+            raise self.error("only losses of classes weigh them", "loss_param")
         return [()]
 
     def setup(self, bottom: list[Blob], top: list[Blob]) -> None:

@@ -30,6 +30,10 @@ class SoftmaxWithLoss(SoftmaxLoss):
     A probability below 1.175e-38, the least normal float32, counts as that, so a prediction costs
     at most 87.3365. All as in Caffe.
 
+    ``weight_by_label_freqs``, of SegNet, multiplies the loss of a prediction by the
+    ``class_weighting`` of its class, one value for each; without values it divides it by how often
+    the class occurs in the batch. The normalizer counts predictions all the same.
+
     Example::
 
         layer {

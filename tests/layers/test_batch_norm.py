@@ -37,6 +37,25 @@ def stored(eps: float = 1e-5) -> Any:
     return expected
 
 
+def scaled(standard: Any) -> Any:
+    """That, times a scale and plus a bias."""
+
+    def expected(x: Any, *params: Any) -> Any:
+        *statistics, scale, bias = params
+        scale, bias = (by_channel(values, x.shape) for values in (scale, bias))
+        return scale * standard(x, *statistics) + bias
+
+    return expected
+
+
+def eps_outside(eps: float) -> Any:
+    def expected(x: Any, mean: Any, variance: Any, factor: Any) -> Any:
+        mean, variance = (by_channel(blob / factor, x.shape) for blob in (mean, variance))
+        return (x - mean) / (np.sqrt(variance) + np.float32(eps))
+
+    return expected
+
+
 def shifted(random: np.random.Generator, shape: Shape) -> Array:
     return 3 + 2 * normal(random, shape)
 
@@ -68,6 +87,15 @@ CASES = [
     case(GLOBAL, X, stored()),
     case(LOCAL, X, batch(), phase=pb.TEST),
     case(LOCAL, X, batch()),
+    # With a scale and a bias, as NVIDIA's fork has them.
+    case("scale_bias: true", X, scaled(batch())),
+    case("scale_filler { value: 2 }", (8, 5), scaled(batch())),
+    case("bias_filler { value: 2 } eps: 0.1", X, scaled(batch(0.1))),
+    case("scale_bias: true", X, scaled(stored()), phase=pb.TEST),
+    case(f"scale_bias: true {GLOBAL}", X, scaled(stored())),
+    case("scale_bias: true", (0, 3, 4), lambda x, *params: x),
+    # eps where Synopsys' fork can have it.
+    case("add_eps_before_sqrt: false eps: 0.1", X, eps_outside(0.1), phase=pb.TEST),
     # Nothing varies, so there is no gradient.
     case("eps: 0.1", (1, 3), lambda x, *params: 0 * x),
 ]
@@ -83,6 +111,12 @@ MISTAKES = [
         [X],
         "its variance is kept up to date by the layer itself, so lr_mult 1 is not possible",
         "1",
+    ),
+    Mistake(
+        'type: "BatchNorm" batch_norm_param { add_eps_before_sqrt: false }',
+        [X],
+        "add_eps_before_sqrt: false goes with stored statistics only",
+        "false",
     ),
     Mistake(
         'type: "BatchNorm" param { } param { } param { } param { }',
@@ -198,3 +232,30 @@ def test_parameters_start_from_zero_and_never_learn() -> None:
     assert [blob.shape for blob in net.params["bn"]] == [(3,), (3,), (1,)]
     assert not any(blob.data.any() for blob in net.params["bn"])
     assert all(param.lr_mult == 0 for param in net.program.plan.params)
+
+
+def test_a_scale_begins_at_one_and_a_bias_at_zero() -> None:
+    """So the layer is what it is without them, and the two learn."""
+    net = Net.from_text(
+        """
+        force_backward: true
+        layer { name: "in" type: "Input" top: "x" input_param { shape { dim: 4 dim: 3 } } }
+        layer { name: "one" type: "BatchNorm" bottom: "x" top: "y" }
+        layer { name: "two" type: "BatchNorm" bottom: "x" top: "z"
+                param { lr_mult: 1 } batch_norm_param { scale_bias: true } }
+        """,
+        pb.TRAIN,
+    )
+    net.blobs["x"].data[...] = np.random.default_rng(1).standard_normal((4, 3))
+    net.forward()
+    np.testing.assert_array_equal(net.blobs["y"].data, net.blobs["z"].data)
+    rates = [param.lr_mult for param in net.program.plan.params]
+    assert rates == [0, 0, 0, 0, 0, 0, 1, 1]
+
+
+def test_statistics_are_not_gathered_unless_wanted() -> None:
+    with Trial(case("update_global_stats: false", X, batch())) as trial:
+        before = [blob.data.copy() for blob in trial.layer.blobs]
+        trial.forward()
+        for blob, values in zip(trial.layer.blobs, before, strict=True):
+            np.testing.assert_array_equal(blob.data, values)

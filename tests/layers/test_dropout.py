@@ -23,12 +23,16 @@ X = (4, 3, 7)
 SIGMAS = 5.2
 
 
-def dropped(ratio: float) -> Callable[..., Any]:
+PLAIN = 'type: "Dropout" dropout_param { dropout_ratio: 0.25 scale_train: false }'
+SAMPLED = 'type: "Dropout" dropout_param { sample_weights_test: true }'
+
+
+def dropped(ratio: float, phase: str = "TRAIN") -> Callable[..., Any]:
     """Keeps what the uniform numbers of the layer's own stream leave above ``ratio``."""
 
     def expected(x: Any) -> Any:
         unit = np.empty(x.size)
-        rng.uniform(rng.key(SEED, "TRAIN/layer"), np.uint64(0), unit)
+        rng.uniform(rng.key(SEED, f"{phase}/layer"), np.uint64(0), unit)
         return np.where(unit.reshape(x.shape) >= ratio, x / (1 - ratio), 0)
 
     return expected
@@ -46,6 +50,12 @@ CASES = [
     case(0),
     Case('type: "Dropout"', [X], lambda x: x, phase=pb.TEST),
     Case('type: "Dropout"', [(0, 3)], lambda x: x),
+    # The mean is kept in testing.
+    Case(PLAIN, [X], lambda x: dropped(0.25)(x) * 0.75),
+    Case(PLAIN, [X], lambda x: x * 0.75, phase=pb.TEST),
+    # Values are dropped in testing, too.
+    Case(SAMPLED, [X], dropped(0.5, "TEST"), phase=pb.TEST),
+    Case(SAMPLED, [X], dropped(0.5)),
     Case('type: "Dropout"', [(1,)], dropped(0.5)),
 ]
 

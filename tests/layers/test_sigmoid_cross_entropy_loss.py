@@ -75,6 +75,12 @@ CASES = [
 ]
 
 MISTAKES = [
+    Mistake(
+        'type: "SigmoidCrossEntropyLoss" loss_param { weight_by_label_freqs: true }',
+        [(4, 5), (4, 5)],
+        "only losses of classes weigh them",
+        "loss_param",
+    ),
     Mistake('type: "SigmoidCrossEntropyLoss"', [X], "takes 2 bottom blobs, but 1 given", "layer"),
     Mistake(
         'type: "SigmoidCrossEntropyLoss"',

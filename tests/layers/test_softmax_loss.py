@@ -47,6 +47,24 @@ def case(
     return Case(text, [x, label], expected, [normal, labels(x[axis], *more)], other=other)
 
 
+def weighted(weights: list[float] | None, ignore: int | None = None) -> Callable[..., Any]:
+    """SegNet's: by weights that are given, or by 1 / how often a class occurs."""
+
+    def expected(x: Any, label: Any) -> Any:
+        p = np.exp(x) / np.exp(x).sum(1, keepdims=True)
+        rows = np.moveaxis(p, 1, -1).reshape(-1, x.shape[1])
+        label = label.reshape(-1).astype(int)
+        counted = np.flatnonzero(label != ignore)
+        total = 0.0
+        for i in counted:
+            often = (label == label[i]).sum()
+            weight = 1 / often if weights is None else np.float32(weights[label[i]])
+            total -= weight * np.log(rows[i, label[i]])
+        return total / max(1, len(counted))
+
+    return expected
+
+
 X, LABEL = (4, 5), (4,)
 IMAGE, LABELS = (2, 5, 3, 4), (2, 1, 3, 4)
 
@@ -74,6 +92,18 @@ CASES = [
         )
         for mode in ("FULL", "VALID", "BATCH_SIZE", "NONE")
     ),
+    # Weights of classes.
+    case("loss_param { weight_by_label_freqs: true }", IMAGE, LABELS, weighted(None)),
+    case(
+        "loss_param { weight_by_label_freqs: true ignore_label: 255 "
+        "class_weighting: 0.5 class_weighting: 2 class_weighting: 0 class_weighting: 0.1 "
+        "class_weighting: 7 }",
+        IMAGE,
+        LABELS,
+        weighted([0.5, 2, 0, 0.1, 7], 255),
+        255,
+    ),
+    case("softmax_param { weight_by_label_freqs: true }", X, LABEL, weighted(None)),
     # A class may be the one to ignore.
     case("loss_param { ignore_label: 2 }", IMAGE, LABELS, loss(ignore=2)),
     case("loss_param { ignore_label: -1 }", X, LABEL, loss(ignore=-1), -1),
@@ -103,6 +133,18 @@ def mistake(label: Draw, message: str, options: str = "") -> Mistake:
 
 
 MISTAKES = [
+    Mistake(
+        'type: "SoftmaxWithLoss" loss_param { weight_by_label_freqs: true class_weighting: 1 }',
+        [X, LABEL],
+        "class_weighting has 1 values, but there are 5 classes",
+        "1",
+    ),
+    Mistake(
+        'type: "SoftmaxWithLoss" loss_param { class_weighting: 2 }',
+        [X, LABEL],
+        "class_weighting goes with weight_by_label_freqs: true",
+        "2",
+    ),
     Mistake('type: "SoftmaxWithLoss"', [X], "takes 2 bottom blobs, but 1 given", "layer"),
     Mistake(
         'type: "SoftmaxWithLoss"',

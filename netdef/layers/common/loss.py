@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-from typing import Any
+from typing import Any, ClassVar
 
 import numpy as np
 
 from netdef.blob import Array, Blob, Shape
-from netdef.jit import inline
+from netdef.jit import inline, kernel, prange
 from netdef.kernels.softmax import softmax
 from netdef.layer import Arity, Layer, Work
 from netdef.layers.common.arrays import scratch, set_scalar
@@ -55,13 +55,48 @@ class LabelLoss(Loss):
     All axes but the first hold the scores of a prediction; the sum is divided by the batch. A
     subclass gives ``losses`` and ``slopes``, mostly one kernel each; both see the scores as
     [outer, classes, inner] and for each prediction its class, or IGNORED.
+
+    Where the layer reads ``loss_param``, ``weight_by_label_freqs`` multiplies each loss by the
+    weight of its class.
     """
+
+    #: The weight of each class, float64, or nothing where all are 1.
+    _weights = np.empty(0)
 
     def shapes(self, *bottoms: Shape) -> list[Shape]:
         x, label, *_ = bottoms
         check_batch(self, x)
         check_labels(self, x, label, *self.class_axes(x))
+        self._check_weights(around(x, *self.class_axes(x))[1])
         return [()]
+
+    def _weighing(self) -> tuple[str, Any] | None:
+        """The message that tells of weights of classes, and its name."""
+        for name in ("loss_param", "softmax_param"):
+            if "loss_param" in self.also_reads and (
+                name in self.also_reads or name == self.config_field
+            ):
+                message = getattr(self.message, name)
+                if message.weight_by_label_freqs or message.class_weighting:
+                    return name, message
+        return None
+
+    def _check_weights(self, classes: int) -> None:
+        found = self._weighing()
+        if found is None:
+            return
+        name, message = found
+        given = len(message.class_weighting)
+        if given and not message.weight_by_label_freqs:
+            raise self.error(
+                "class_weighting goes with weight_by_label_freqs: true", name, "class_weighting"
+            )
+        if given not in (0, classes):
+            raise self.error(
+                f"class_weighting has {given} values, but there are {classes} classes",
+                name,
+                "class_weighting",
+            )
 
     def class_axes(self, x: Shape) -> tuple[int, int]:
         """The first axis of the scores, and the one after the last."""
@@ -82,6 +117,12 @@ class LabelLoss(Loss):
         loss_param = self.message.loss_param if "loss_param" in self.also_reads else None
         valid = read_labels(self, bottom[1], classes, loss_param, self._labels)
         self.losses(self.scores(bottom), self._labels, self._losses)
+        found = self._weighing()
+        if found is not None:
+            counts = np.bincount(self._labels[self._labels >= 0], minlength=classes)
+            given = np.array(found[1].class_weighting, np.float64)
+            self._weights = given if given.size else 1 / np.maximum(counts, 1)
+            _weigh(self._labels, self._weights, self._losses)
         batch = pb.LossParameter.BATCH_SIZE
         mode = batch if loss_param is None else normalization(loss_param)
         return float(self._losses.sum()), normalizer(mode, outer, inner, valid)
@@ -89,6 +130,8 @@ class LabelLoss(Loss):
     def chain(self, bottom: list[Blob], index: int, scale: float) -> None:
         dx = bottom[0].diff.reshape(self._view)
         self.slopes(self.scores(bottom), self._labels, self.dtype(scale), dx)
+        if self._weights.size:
+            _weigh_slopes(self._labels, self._weights, dx)
 
     def losses(self, x: Array, labels: Array, losses: Array) -> None:
         """losses[i] = the loss of prediction i, float64; 0 where it is IGNORED."""
@@ -107,7 +150,7 @@ class SoftmaxLoss(LabelLoss):
     """
 
     tops = (1, 2)
-    also_reads = ("loss_param",)
+    also_reads: ClassVar[tuple[str, ...]] = ("loss_param",)
     backward_reads: tuple[str, ...] = ()
 
     def shapes(self, *bottoms: Shape) -> list[Shape]:
@@ -157,6 +200,23 @@ def normalizer(
         pb.LossParameter.NONE: 1,
     }[mode]
     return float(max(1, count))
+
+
+@kernel
+def _weigh(labels: Any, weights: Any, losses: Any) -> None:
+    for i in prange(labels.size):
+        if labels[i] >= 0:
+            losses[i] *= weights[labels[i]]
+
+
+@kernel
+def _weigh_slopes(labels: Any, weights: Any, dx: Any) -> None:
+    inner = dx.shape[2]
+    for job in prange(labels.size):
+        if labels[job] >= 0:
+            weight = dx.dtype.type(weights[labels[job]])
+            for c in range(dx.shape[1]):
+                dx[job // inner, c, job % inner] *= weight
 
 
 @inline

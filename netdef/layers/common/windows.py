@@ -12,7 +12,7 @@ from netdef.blob import Array, Blob, Shape, shape_text
 from netdef.jit import workspace
 from netdef.kernels import convolution, pooling
 from netdef.kernels.sums import add_channel_sums
-from netdef.layer import Layer, Param, Work
+from netdef.layer import Arity, Layer, Param, Work
 from netdef.layers.common.arrays import check_counts
 from netdef.layers.common.axes import around, axis_of, check_same_shapes
 from netdef.proto import netdef_pb2 as pb
@@ -241,8 +241,8 @@ class FilterBank(Sliding):
     Both are a convolution of one blob to another: ``ends`` says which of bottom and top is which.
     """
 
-    bottoms = (1, None)
-    tops = (1, None)
+    bottoms: Arity = (1, None)
+    tops: Arity = (1, None)
     same_number = True
     backward_reads = ("bottom",)
 
@@ -258,34 +258,46 @@ class FilterBank(Sliding):
         """dx = the gradient of one bottom, from that of its top."""
         raise NotImplementedError
 
+    def outputs(self, channels: int) -> int:
+        """How many channels the top has, for a bottom of so many; raises where that cannot be."""
+        check_counts(self, "convolution_param", "num_output")
+        return int(self.config.num_output)
+
+    def groups(self, channels: int) -> int:
+        """In how many groups they are; raises where that cannot be."""
+        check_counts(self, "convolution_param", "group")
+        return int(self.config.group)
+
     def shapes(self, *bottoms: Shape) -> list[Shape]:
-        x, c = bottoms[0], self.config
+        x = bottoms[0]
         check_same_shapes(self, bottoms)
         axis = self.channel_axis(x)
-        check_counts(self, "convolution_param", "num_output", "group")
-        for what, count in (("channels of the bottom", x[axis]), ("num_output", c.num_output)):
-            if count % c.group:
+        outputs, groups = self.outputs(x[axis]), self.groups(x[axis])
+        for what, count in (("channels of the bottom", x[axis]), ("num_output", outputs)):
+            if count % groups:
                 raise self.error(
-                    f"{count} {what} cannot be divided into {c.group} equal groups",
+                    f"{count} {what} cannot be divided into {groups} equal groups",
                     "convolution_param",
                     "group",
                 )
-        y = (c.num_output, *self.reach(x, axis))
+        y = (outputs, *self.reach(x, axis))
         return [(*x[:axis], *y)] * len(bottoms)
 
     def params(self, *bottoms: Shape) -> Iterator[Param]:
         x, c = bottoms[0], self.config
         axis = c.axis % len(x)
-        source, target = self.ends(x[axis], c.num_output)
+        outputs = self.outputs(x[axis])
+        source, target = self.ends(x[axis], outputs)
         kernel = [w.kernel for w in self.windows(len(x) - axis - 1)]
-        yield Param("weight", (target, source // c.group, *kernel), c.weight_filler)
+        yield Param("weight", (target, source // self.groups(x[axis]), *kernel), c.weight_filler)
         if c.bias_term:
-            yield Param("bias", (c.num_output,), c.bias_filler)
+            yield Param("bias", (outputs,), c.bias_filler)
 
     def setup(self, bottom: list[Blob], top: list[Blob]) -> None:
         x, y = bottom[0].shape, top[0].shape
         axis = self.config.axis % len(x)
-        self._geometry = self.geometry(*self.ends(x[axis:], y[axis:]), self.config.group)
+        groups = self.groups(x[axis])
+        self._geometry = self.geometry(*self.ends(x[axis:], y[axis:]), groups)
         self._no_bias = np.empty(0, self.dtype)
 
     def backward(self, top: list[Blob], bottom: list[Blob]) -> None:
