@@ -9,6 +9,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from fuzzing.mutations import EDGES, Random, spoil_bytes
+
 from netdef.check import check
 from netdef.errors import NetdefError
 
