@@ -81,7 +81,9 @@ def test_not_enough_memory(cli: Any, net: str) -> None:
 
     done = cli.run("train", "solver.prototxt", "--log-format", "quiet", preexec_fn=limit)
     assert done.returncode == 1
-    assert "not enough memory: Unable to allocate 7.89 GiB" in done.stderr
+    # Parameters of one rate lie side by side: 2,700,000 x (784 + 1 + 10) + 10 of 4 bytes.
+    assert "not enough memory: Unable to allocate 8.00 GiB" in done.stderr
+    assert "net.prototxt:8:1" in done.stderr
 
 
 # -- streams ---------------------------------------------------------------------------------------
