@@ -294,7 +294,9 @@ def test_a_module_of_the_user_comes_first(tmp_path: Any, monkeypatch: pytest.Mon
         ("'feat_stride': 16 'scales': 3", "param_str is not understood from here on"),
         ("'feat_stride': __import__('os')", "param_str is not understood from here on"),
         ("'stride': 16", "param_str has stride, which is not known"),
-        ("'feat_stride': 0", "feat_stride and scales must be above 0"),
+        ("'feat_stride': 0", "feat_stride, scales and ratios must be above 0"),
+        ("'feat_stride': 16, 'ratios': [1, -1]", "feat_stride, scales and ratios must be"),
+        ("'feat_stride': 16, 'ratios': [1]", "3 anchors need scores of (1, 6, 4, 5)"),
         ("'feat_stride': 16, 'scales': [8]", "3 anchors need scores of (1, 6, 4, 5)"),
     ],
 )

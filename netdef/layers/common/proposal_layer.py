@@ -19,8 +19,8 @@ from netdef.pycaffe import Layer
 TRAIN_LIMITS = Limits(looks=12000, most=2000, threshold=0.7, min_size=16)
 TEST_LIMITS = Limits(looks=6000, most=300, threshold=0.7, min_size=16)
 
-#: Height by width of the anchors, and the side of the square that they are made from.
-RATIOS, BASE_SIZE = (0.5, 1, 2), 16
+#: Height by width of the anchors, their size in sides of a square, and that side.
+RATIOS, SCALES, BASE_SIZE = (0.5, 1, 2), (8, 16, 32), 16
 
 _NUMBER = r"[-+]?(?:\d+\.?\d*|\.\d+)(?:[eE][-+]?\d+)?"
 #: ``'feat_stride': 16`` or ``scales: [8, 16]``, as py-faster-rcnn's files write YAML.
@@ -39,17 +39,18 @@ class ProposalLayer(Layer):
 
     def setup(self, bottom: list[Blob], top: list[Blob]) -> None:
         settings = read_settings(self.param_str)
-        unknown = settings.keys() - {"feat_stride", "scales"}
+        unknown = settings.keys() - {"feat_stride", "scales", "ratios"}
         if unknown:
             raise ValueError(f"param_str has {', '.join(sorted(unknown))}, which is not known")
         if len(settings.get("feat_stride", ())) != 1:
             raise ValueError("param_str gives no 'feat_stride'")
         if len(bottom) != 3:
             raise ValueError(f"needs 3 bottoms: scores, deltas, im_info, but has {len(bottom)}")
-        (stride,), scales = settings["feat_stride"], settings.get("scales", (8, 16, 32))
-        if not (stride > 0 and scales and min(scales) > 0):
-            raise ValueError("feat_stride and scales must be above 0")
-        anchors = make_anchors(BASE_SIZE, RATIOS, scales, np.round)
+        (stride,) = settings["feat_stride"]
+        scales, ratios = settings.get("scales", SCALES), settings.get("ratios", RATIOS)
+        if not (stride > 0 and scales and ratios and min(*scales, *ratios) > 0):
+            raise ValueError("feat_stride, scales and ratios must be above 0")
+        anchors = make_anchors(BASE_SIZE, ratios, scales, np.round)
         limits = TRAIN_LIMITS if self.phase == pb.TRAIN else TEST_LIMITS
         self._anchors = len(anchors)
         self._proposals = Proposals(anchors, float(stride), limits, removes=True)
