@@ -141,6 +141,11 @@ def prior_boxes(net: Net) -> None:
         net.blobs["label"].data[...] = [0, 1, 0, 0.25, 0.25, 0.75, 0.75, 0]
 
 
+def nothing_found(net: Net) -> None:
+    for name in ("detection_out", "label"):
+        net.blobs[name].data.fill(-1)
+
+
 #: What the examples of some types need: their files, or arrays of the user's.
 PREPARE: dict[str, Callable[[], None]] = {
     "Data": lmdb,
@@ -150,6 +155,7 @@ PREPARE: dict[str, Callable[[], None]] = {
     "WindowData": photographs,
 }
 FEED: dict[str, Callable[[Net], None]] = {
+    "DetectionEvaluate": nothing_found,
     "DetectionOutput": prior_boxes,
     "MemoryData": images_in_memory,
     "MultiBoxLoss": prior_boxes,

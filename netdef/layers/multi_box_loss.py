@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
+import math
 from typing import Any
 
 import numpy as np
 
-from netdef.blob import Array, Blob, Shape, shape_text
+from netdef.blob import Array, Blob, Shape
 from netdef.errors import DataError
 from netdef.jit import inline, kernel, prange
 from netdef.kernels.boxes import decode, encode, gather_heap, overlap, pop, suppress
@@ -15,6 +16,7 @@ from netdef.layers.common.arrays import scratch, set_scalar
 from netdef.layers.common.forks import refuse_fields
 from netdef.layers.common.loss import normalization, normalizer
 from netdef.layers.common.priors import Priors
+from netdef.layers.common.truth import Objects, check_truth, read_truth
 from netdef.layers.smooth_l1_loss import smooth_l1, smooth_l1_slope
 from netdef.proto import netdef_pb2 as pb
 
@@ -103,13 +105,7 @@ class MultiBoxLoss(Priors):
         c, field = self.config, "multibox_loss_param"
         refuse_fields(self, field, "RefineDet", "objectness_score")
         self.check_predictions(*predictions)
-        if not truth or truth[-1] != 8:
-            raise self.error(
-                "the fourth bottom has 8 numbers for each object (image, class, instance, x1, y1, "
-                f"x2, y2, difficult), but it is {shape_text(truth)}",
-                "bottom",
-                3,
-            )
+        check_truth(self, truth, 3)
         background = c.background_label_id
         softmax = c.conf_loss_type == pb.MultiBoxLossParameter.SOFTMAX
         if softmax and not 0 <= background < c.num_classes:
@@ -225,41 +221,17 @@ class MultiBoxLoss(Priors):
             )
 
     def _read_truth(self, truth: Blob) -> None:
-        """Sort the objects that count by their images, and check them."""
+        """The objects that count, in the order of their images."""
         c, images = self.config, self._loc[0]
-        rows: Array = truth.data.reshape(-1, 8)
-        strange = ~np.isfinite(rows).all(axis=1) & (rows[:, 0] != -1)
-        numbers: Array = np.trunc(np.where(strange[:, None], 0, rows[:, :2]))
-        image, label = numbers.T
-        present = image != -1
-        wrong = strange | present & ~((image >= 0) & (image < images))
-        classes = np.inf if c.map_object_to_agnostic else c.num_classes
-        no_class = present & ((label < 0) | (label >= classes) | (label == c.background_label_id))
-        if (wrong | no_class).any():
-            raise self._bad_truth(rows, int(np.argmax(wrong | no_class)))
+        classes = math.inf if c.map_object_to_agnostic else c.num_classes
+        found = read_truth(self, truth, 3, images, classes, c.background_label_id)
         if not c.use_difficult_gt:
-            present &= rows[:, 7] == 0
-        kept = np.flatnonzero(present)
-        kept = kept[np.argsort(image[kept], kind="stable")]
-        self._truth = rows[kept]
-        self._labels = label[kept].astype(np.int64)
+            easy = found.rows[:, 7] == 0
+            found = Objects(*(values[easy] for values in found))
+        self._truth, image, self._labels = found
         if c.map_object_to_agnostic:
             self._labels[:] = c.background_label_id + 1
-        self._first[:] = np.searchsorted(image[kept], np.arange(images + 1))
-
-    def _bad_truth(self, rows: Array, index: int) -> Exception:
-        c, images = self.config, self._loc[0]
-        image, label = (float(value) for value in rows[index, :2])
-        if not np.isfinite(rows[index]).all():
-            wrong = "has " + ", ".join(f"{value:g}" for value in rows[index])
-        elif not -1 <= image < images:
-            wrong = f"is in image {image:g}, but the batch has {images}, counted from 0"
-        elif int(label) == c.background_label_id:
-            wrong = f"is of class {label:g}, the background"
-        else:
-            wrong = f"is of class {label:g}, none of the {c.num_classes} classes 0 to "
-            wrong += f"{c.num_classes - 1}"
-        return self.error(f"object {index} (counted from 0) {wrong}", "bottom", 3, kind=DataError)
+        self._first[:] = np.searchsorted(image, np.arange(images + 1))
 
     def _match(self) -> None:
         """Find the object of each prior and class of locations, or NOTHING."""

@@ -372,7 +372,7 @@ MISTAKES = [
     mistake(CLASSES, "needs four numbers for each of 10 priors", '"x0"', {0: (N, 4)}),
     mistake(CLASSES, "needs one score for each of 10 priors", '"x1"', {1: (N, 4)}),
     mistake(CLASSES, "the third bottom holds priors", '"x2"', {2: (2, 4 * P)}),
-    mistake(CLASSES, "the fourth bottom has 8 numbers for each object", '"x3"', {3: (G, 7)}),
+    mistake(CLASSES, "bottom 3 has 8 numbers for each object", '"x3"', {3: (G, 7)}),
     mistake(
         f"{CLASSES} background_label_id: 3", "background_label_id is 3, but SOFTMAX needs one", "3"
     ),
@@ -398,8 +398,8 @@ MISTAKES = [
     truth([3, 1, *BOX], "object 2 (counted from 0) is in image 3, but the batch has 3"),
     truth([-2, 1, *BOX], "object 2 (counted from 0) is in image -2"),
     truth([0, 0, *BOX], "object 2 (counted from 0) is of class 0, the background"),
-    truth([0, 3, *BOX], "is of class 3, none of the 3 classes 0 to 2"),
-    truth([0, -1, *BOX], "is of class -1, none of the 3 classes 0 to 2"),
+    truth([0, 3, *BOX], "is of class 3, none of the classes 0 to 2"),
+    truth([0, -1, *BOX], "is of class -1, none of the classes 0 to 2"),
     truth([0, 1, 0, np.nan, *BOX[2:]], "object 2 (counted from 0) has 0, 1, 0, nan, 0.1"),
     truth([np.nan, 1, *BOX], "object 2 (counted from 0) has nan, 1"),
     mistake(
