@@ -452,6 +452,27 @@ def test_an_object_without_extent_matches_nothing() -> None:
         assert not trial.bottom[0].diff.any()
 
 
+def test_an_object_whose_prior_is_taken_gets_the_next() -> None:
+    """Both overlap the first prior most; the one it is taken from has a second, by little."""
+    with Trial(case(f"match_type: BIPARTITE {NONE}", multi_box())) as trial:
+        boxes = trial.bottom[2].data.reshape(2, P, 4)[0]
+        boxes[:] = [0.875, 0.875, 1, 1]
+        boxes[:3] = [[0, 0, 0.5, 0.5], [0, 0, 0.5, 0.125], [0, 0, 0.5, 0.0625]]
+        rows = np.full((G, 8), -1.0)
+        rows[0] = [0, 1, 0, 0, 0, 0.5, 0.375, 0]
+        rows[1] = [0, 2, 0, 0, 0, 0.5, 0.4375, 0]
+        trial.bottom[3].data[...] = rows
+        trial.bottom[0].data.fill(0)
+        trial.forward()
+        trial.top[0].diff.fill(1)
+        trial.backward()
+        matched = (trial.bottom[0].diff.reshape(N, P, 4) != 0).any(2)
+        assert np.argwhere(matched).tolist() == [[0, 0], [0, 1]]
+        # The first prior belongs to the second object, which overlaps it more.
+        wanted = -trial.bottom[1].diff.reshape(N, P, C)[0, :2]
+        assert wanted.argmax(axis=1).tolist() == [2, 1]
+
+
 def test_equal_losses_are_mined_in_the_order_of_priors() -> None:
     with Trial(case("neg_pos_ratio: 1 match_type: BIPARTITE", multi_box())) as trial:
         trial.bottom[0].data.fill(0)
