@@ -27,6 +27,7 @@ class DetectionOutput(Priors):
                         L is 1 with ``share_location``
                 conf    [N, C P]: a score for each prior and class
                 priors  [1, 2, 4 P], as PriorBox makes them
+                images  optional: to be shown with ``visualize``, so they are not read
         top     y       [1, 1, K, 7]: image, class, score, x1, y1, x2, y2 of each detection
 
     For each image and each class but ``background_label_id``: the boxes that score above
@@ -67,8 +68,9 @@ class DetectionOutput(Priors):
     Source: Liu et al., "SSD: single shot multibox detector", ECCV 2016.
     """
 
-    bottoms = 3
-    no_gradient = frozenset({0, 1, 2})
+    # YOLO's layer of this name, which has one, is to be told by its fields.
+    bottoms = (1, 4)
+    no_gradient = frozenset({0, 1, 2, 3})
     backward_reads = ()
     dynamic = True
 
@@ -77,7 +79,9 @@ class DetectionOutput(Priors):
         yolo = "side", "num_box", "coords", "biases", "label_map_file"
         refuse_fields(self, field, "YOLO's forks", *yolo)
         refuse_fields(self, field, "RefineDet", "objectness_score")
-        self.check_predictions(*bottoms)
+        if len(bottoms) < 3:
+            raise self.error(f"takes 3 or 4 bottom blobs, but {len(bottoms)} given")
+        self.check_predictions(*bottoms[:3])
         threshold, eta = self._nms("nms_threshold"), self._nms("eta")
         if not threshold >= 0:
             raise self.error(
@@ -115,7 +119,7 @@ class DetectionOutput(Priors):
     _warned = False
 
     def next_shapes(self, bottom: list[Blob]) -> list[Shape]:
-        loc, conf, priors = bottom
+        loc, conf, priors = bottom[:3]
         self._rows = self._detect(loc.data, conf.data, self.read_priors(priors))
         return [(1, 1, len(self._rows), 7)]
 

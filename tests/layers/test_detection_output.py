@@ -189,6 +189,17 @@ def mistake(
 
 CLASSES = f"num_classes: {C}"
 
+CASES.append(
+    # The images, which SSD can show.
+    Case(
+        CASES[0].prototxt,
+        [*CASES[0].bottoms, (N, 3, 4, 4)],
+        lambda loc, conf, priors, images: detected()(loc, conf, priors),
+        [normal, probabilities, some_priors, normal],
+        other=[*CASES[0].other, (N, 3, 4, 4)],
+    )
+)
+
 MISTAKES = [
     mistake("share_location: true", "num_classes is missing", "detection_output_param"),
     mistake("num_classes: 0", "num_classes is 0, but must be at least 1", "0"),
@@ -212,6 +223,13 @@ MISTAKES = [
     ),
     mistake(f"{CLASSES} nms_param {{ eta: 0 }}", "eta is 0, but must be above 0", "0"),
     mistake(f"{CLASSES} eta: 2", "eta is 2, but must be above 0 and at most 1", "2"),
+    # YOLO's layer of this name.
+    Mistake(
+        f'type: "DetectionOutput" detection_output_param {{ {CLASSES} coords: 5 biases: 0.7 }}',
+        [(N, 3, 4, 5)],
+        "coords is of YOLO's forks, whose DetectionOutput is another",
+        "5",
+    ),
     mistake(f"{CLASSES} side: 7", "side is of YOLO's forks, whose DetectionOutput is another", "7"),
     mistake(
         f"{CLASSES} code_type: CENTER_SIZE",
@@ -223,7 +241,7 @@ MISTAKES = [
     Mistake(
         f'type: "DetectionOutput" detection_output_param {{ {CLASSES} }}',
         [(N, 4 * P)],
-        "takes 3 bottom blobs, but 1 given",
+        "takes 3 or 4 bottom blobs, but 1 given",
         "layer",
     ),
 ]
