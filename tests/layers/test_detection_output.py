@@ -11,7 +11,7 @@ import pytest
 from netdef.blob import Array, Shape
 from netdef.errors import DataError
 from netdef.net import Net
-from netdef.testing import Case, Mistake, Trial, normal, values
+from netdef.testing import Case, Mistake, Trial, normal, threads, values
 
 N, P, C = 2, 12, 3
 
@@ -57,10 +57,8 @@ def detected(
         images = len(loc)
         boxes, variances = priors.reshape(2, -1, 4)
         count = len(boxes)
-        loc, conf = (
-            loc.reshape(images, count, 1 if shared else C, 4),
-            conf.reshape(images, count, C),
-        )
+        loc = loc.reshape(images, count, 1 if shared else C, 4)
+        conf = conf.reshape(images, count, C)
         if scaled:
             variances = np.ones_like(variances)
         rows = []
@@ -315,22 +313,19 @@ def test_files_that_are_not_written_are_told_of() -> None:
     ]
 
 
-@pytest.mark.parametrize("threads", [1, 2])
-def test_many_boxes(threads: int) -> None:
-    """As many as SSD has; the reference is the same, one box after the other."""
-    count = 2000
-    text = 'type: "DetectionOutput" detection_output_param { num_classes: 4 code_type: CENTER_SIZE'
-    text += (
-        " confidence_threshold: 0.5 keep_top_k: 50 nms_param { nms_threshold: 0.45 top_k: 100 } }"
-    )
-    reference = detected(CENTER_SIZE, least=0.5, threshold=np.float32(0.45), top_k=100, keep=50)
+@pytest.mark.parametrize("count", [1, 2])
+def test_thousands_of_boxes(count: int) -> None:
+    """The reference is the same, one box after the other."""
+    options = f"num_classes: {C} code_type: CENTER_SIZE confidence_threshold: 0.5 keep_top_k: 50"
+    nms = "nms_param { nms_threshold: 0.375 top_k: 100 }"
+    reference = detected(CENTER_SIZE, least=0.5, threshold=0.375, top_k=100, keep=50)
     many = Case(
-        text,
-        [(1, 4 * count), (1, 4 * count), (1, 2, 4 * count)],
+        f'type: "DetectionOutput" detection_output_param {{ {options} {nms} }}',
+        [(1, 4 * 2000), (1, C * 2000), (1, 2, 4 * 2000)],
         reference,
         [normal, probabilities, some_priors],
     )
-    with Trial(many, np.float64) as trial:
+    with threads(count), Trial(many) as trial:
         trial.forward()
         expected = reference(*(blob.data for blob in trial.bottom))
         np.testing.assert_allclose(trial.top[0].data, expected, rtol=1e-12)
