@@ -130,6 +130,22 @@ def images_in_memory(net: Net) -> None:
     net.set_input_arrays(np.zeros((32, 3, 32, 32), np.float32), np.zeros(32, np.float32))
 
 
+def an_image(net: Net) -> None:
+    net.blobs["im_info"].data[...] = [600, 800, 1.5]
+
+
+def prior_boxes(net: Net) -> None:
+    priors = net.blobs["mbox_priorbox"].data.reshape(2, -1, 4)
+    priors[:] = [[[0.25, 0.25, 0.75, 0.75]], [[0.1, 0.1, 0.2, 0.2]]]
+    if "label" in net.blobs:
+        net.blobs["label"].data[...] = [0, 1, 0, 0.25, 0.25, 0.75, 0.75, 0]
+
+
+def nothing_found(net: Net) -> None:
+    for name in ("detection_out", "label"):
+        net.blobs[name].data.fill(-1)
+
+
 #: What the examples of some types need: their files, or arrays of the user's.
 PREPARE: dict[str, Callable[[], None]] = {
     "Data": lmdb,
@@ -138,7 +154,13 @@ PREPARE: dict[str, Callable[[], None]] = {
     "Python": python_module,
     "WindowData": photographs,
 }
-FEED: dict[str, Callable[[Net], None]] = {"MemoryData": images_in_memory}
+FEED: dict[str, Callable[[Net], None]] = {
+    "DetectionEvaluate": nothing_found,
+    "DetectionOutput": prior_boxes,
+    "MemoryData": images_in_memory,
+    "MultiBoxLoss": prior_boxes,
+    "Proposal": an_image,
+}
 
 
 @TYPES

@@ -24,6 +24,9 @@ NOT_THEIRS = (
     "<frozen ",
 )
 
+#: Modules that belong to programs around Caffe, and what stands for them where they are missing.
+STAND_INS = {"rpn.proposal_layer": "netdef.layers.common.proposal_layer"}
+
 
 @register("Python", config="python_param")
 class Python(Layer):
@@ -38,7 +41,8 @@ class Python(Layer):
     ``backward(top, propagate_down, bottom)``. It finds ``self.param_str``, ``self.phase`` and
     ``self.blobs``, to which ``self.blobs.add_blob(*shape)`` adds a parameter. Where no Caffe is
     installed, ``import caffe`` gives netdef, so published layers run unchanged. Modules are looked
-    for as Python does (``PYTHONPATH``), and then in the current folder. ``forward`` may give its
+    for as Python does (``PYTHONPATH``), and then in the current folder; where py-faster-rcnn's
+    ``rpn.proposal_layer`` is not found, netdef has its own. ``forward`` may give its
     tops other shapes; what follows is planned anew. To use it as a loss, give it a
     ``loss_weight``.
 
@@ -122,10 +126,10 @@ class Python(Layer):
         sys.path.append(here)
         try:
             importlib.invalidate_caches()
-            module = importlib.import_module(config.module)
+            module = self._import(config.module)
         except ModuleNotFoundError as error:
             missing = f'there is no module "{error.name}"'
-            if error.name != config.module:
+            if not _is_part(config.module, error.name):
                 missing = f'module "{config.module}" needs module "{error.name}", which is missing'
             raise self.error(
                 missing,
@@ -151,6 +155,15 @@ class Python(Layer):
         message.phase = self.phase  # type: ignore[assignment]
         with self._blaming("__init__"):
             return found(message)
+
+    def _import(self, name: str) -> Any:
+        """The user's module, or what stands in for it."""
+        try:
+            return importlib.import_module(name)
+        except ModuleNotFoundError as error:
+            if name not in STAND_INS or not _is_part(name, error.name):
+                raise
+            return importlib.import_module(STAND_INS[name])
 
     @contextmanager
     def _blaming(self, method: str) -> Iterator[None]:
@@ -208,6 +221,11 @@ class Python(Layer):
         propagate_down = [x.diff is not None for x in bottom]
         with self._blaming("backward"):
             self._user.backward(self._top, propagate_down, self._bottom)
+
+
+def _is_part(module: str, package: str | None) -> bool:
+    """Whether a module is this one, or stands in this package."""
+    return package is not None and f"{module}.".startswith(f"{package}.")
 
 
 def _place(error: Exception) -> str:
