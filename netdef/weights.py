@@ -11,21 +11,16 @@ the format) and steps over the rest.
 The file is mapped into memory and its numbers are seen through numpy: the work in Python depends on
 the number of layers, not of weights, and no file can make it allocate more than its own size.
 
-Source: the wire format, https://protobuf.dev/programming-guides/encoding/; the field numbers,
-``proto/netdef.proto``.
+Source: the field numbers, ``proto/netdef.proto`` and those of the forks' own schemas.
 """
 
 from __future__ import annotations
 
 import contextlib
-import errno
 import math
-import mmap
 import os
-import stat
 from collections.abc import Callable, Container, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from typing import NamedTuple
 
 import numpy as np
 
@@ -33,19 +28,14 @@ from netdef import hdf5
 from netdef.blob import Array, Shape, shape_text
 from netdef.errors import Diagnostic, Location, WeightsError
 from netdef.proto import netdef_pb2 as pb
+from netdef.wire import LENGTH, MOST_FIELDS, VARINT, Field, Wire, give_back, signed
 
 #: The most axes a blob may have, as in Caffe.
 MOST_AXES = 32
 
-#: The most fields looked at in one file. A thousand layers take some ten thousand; a file made to
-#: keep the reader busy is refused here.
-MOST_FIELDS = 1_000_000
-
-#: The most bytes of a name or a path; more is damage, and would fill the screen as a message.
-LONGEST_NAME = 4096
-
-#: Wire types of the format.
-VARINT, FIXED64, LENGTH, START_GROUP, END_GROUP, FIXED32 = range(6)
+#: Numbers copied at a time. What they were copied from is then given back to the system: beside the
+#: parameters, loading takes no memory.
+PIECE = 1 << 20
 
 
 @dataclass(frozen=True, eq=False)
@@ -189,10 +179,7 @@ def copy_weights(
     copied = [layer for layer in matched if id(layer) not in mismatched]
     for layer in copied:
         for index, weight in _numbered(layer):
-            target = targets[layer.name][index]
-            # A float64 beyond the range of float32 becomes infinite, as the cast in Caffe makes it.
-            with np.errstate(over="ignore"):
-                target[...] = weight.data.reshape(target.shape)
+            _copy(weight.data, targets[layer.name][index])
     named = {layer.name for layer in matched}
     return CopyReport(
         copied=tuple(dict.fromkeys(layer.name for layer in copied if layer.blobs)),
@@ -200,6 +187,18 @@ def copy_weights(
         missing=tuple(name for name, blobs in targets.items() if len(blobs) and name not in named),
         mismatched=tuple(mismatched.values()),
     )
+
+
+def _copy(values: Array, target: Array) -> None:
+    """Copy numbers in one axis into an array of any shape that is contiguous, as parameters are."""
+    flat = target.view()
+    flat.shape = (target.size,)  # unlike reshape, it never copies
+    # A float64 beyond the range of float32 becomes infinite, as the cast in Caffe makes it.
+    with np.errstate(over="ignore"):
+        for start in range(0, values.size, PIECE):
+            piece = values[start : start + PIECE]
+            flat[start : start + PIECE] = piece
+            give_back(piece)
 
 
 def repeated(arrays: Iterable[Array]) -> set[int]:
@@ -233,181 +232,6 @@ def _mismatch(
         if not weight.fits(targets[index].shape):
             return Mismatch(layer.name, index, weight.shape, targets[index].shape)
     return None
-
-
-# --- the wire format ------------------------------------------------------------------------------
-
-
-class Field(NamedTuple):
-    """One field of a message: the bytes ``start`` to ``end`` of the file, ``value`` if a varint.
-
-    ``at`` is where its key stands. Fixed-width fields with the same key that follow each other come
-    as one: ``repeats`` values, each ``stride`` bytes after the one before.
-    """
-
-    number: int
-    type: int
-    at: int
-    start: int
-    end: int
-    value: int = 0
-    repeats: int = 1
-    stride: int = 0
-
-
-@dataclass(eq=False)
-class Wire:
-    """A protobuf file, walked field by field.
-
-    ``where`` names the part being read ("layer 3"), for messages.
-    """
-
-    path: str
-    content: memoryview
-    where: str = ""
-    fields_left: int = MOST_FIELDS
-
-    @classmethod
-    def open(cls, path: str | os.PathLike[str]) -> Wire:
-        """Map the file at ``path``. Raises WeightsError where it cannot be read or is empty."""
-        path = os.fspath(path)
-        try:
-            # Looked at before it is opened: opening a pipe would wait for a writer.
-            mode = os.stat(path).st_mode
-            if stat.S_ISDIR(mode):
-                raise WeightsError(f"cannot read {path}: it is a folder, not a file", code="E401")
-            if not stat.S_ISREG(mode):
-                raise WeightsError(f"cannot read {path}: it is not a regular file", code="E401")
-            with open(path, "rb") as file:
-                if os.fstat(file.fileno()).st_size == 0:
-                    raise WeightsError(f"{path} is empty", code="E402")
-                mapped = mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ)
-        except OSError as error:
-            reasons = {errno.ENOENT: "there is no such file", errno.EACCES: "permission denied"}
-            reason = reasons.get(error.errno or 0, error.strerror or str(error))
-            raise WeightsError(f"cannot read {path}: {reason}", code="E401") from error
-        except ValueError as error:
-            raise WeightsError(f"cannot read {path!r}: {error}", code="E401") from error
-        return cls(path, memoryview(mapped))
-
-    def error(self, code: str, reason: str, hint: str = "") -> WeightsError:
-        return WeightsError(f"{self.path} {reason}", code=code, hint=hint)
-
-    def damaged(self, at: int, reason: str, hint: str = "") -> WeightsError:
-        """The error for bytes that make no sense from offset ``at`` on."""
-        where = f", in {self.where}" if self.where else ""
-        return self.error("E403", f"is damaged at byte {at}{where}: {reason}", hint)
-
-    def fields(self, start: int = 0, end: int | None = None) -> Iterator[Field]:
-        """The fields of the message that lies between two offsets, in their order."""
-        at = start
-        end = len(self.content) if end is None else end
-        while at < end:
-            self.fields_left -= 1
-            if self.fields_left < 0:
-                raise self.damaged(at, f"it has more than {MOST_FIELDS} fields")
-            key, begin = self.varint(at, end)
-            number, type = key >> 3, key & 7
-            if number == 0 or number >= 1 << 29:
-                raise self.damaged(at, f"{number} is not a field number")
-            if type == VARINT:
-                value, stop = self.varint(begin, end)
-                yield Field(number, type, at, begin, stop, value)
-            elif type == LENGTH:
-                length, begin = self.varint(begin, end)
-                stop = begin + length
-                if stop > end:
-                    raise self.damaged(
-                        at,
-                        f"field {number} claims {length} bytes where {end - begin} are left",
-                        "the file may be cut short; compare its size with the original",
-                    )
-                yield Field(number, type, at, begin, stop)
-            elif type in (FIXED32, FIXED64):
-                width = 4 if type == FIXED32 else 8
-                if begin + width > end:
-                    raise self.damaged(at, f"field {number} is cut short")
-                stride = begin - at + width
-                count = self._run(at, end, begin - at, stride)
-                stop = at + count * stride
-                yield Field(number, type, at, begin, stop, 0, count, stride)
-            else:
-                raise self.damaged(at, f"field {number} has wire type {type}, unknown to Caffe")
-            at = stop
-
-    def varint(self, at: int, end: int) -> tuple[int, int]:
-        """The unsigned varint at an offset, and the offset after it."""
-        if at < end and self.content[at] < 128:
-            return self.content[at], at + 1  # most of them take one byte
-        value = shift = 0
-        for position in range(at, min(end, at + 10)):
-            byte = self.content[position]
-            value |= (byte & 127) << shift
-            if byte < 128:
-                return value & (1 << 64) - 1, position + 1
-            shift += 7
-        raise self.damaged(at, "a number is cut short" if end < at + 10 else "a number has no end")
-
-    def _run(self, at: int, end: int, key: int, stride: int) -> int:
-        """How many fields of ``stride`` bytes follow each other with the same key."""
-        most = (end - at) // stride
-        count, block = 1, 16
-        # The blocks grow, so a run costs its length and not that of the message.
-        while count < most and key == 1 and self.content[at + count * stride] == self.content[at]:
-            block = min(2 * block, most - count)
-            start = at + count * stride
-            keys = np.ndarray((block,), np.uint8, self.content, start, (stride,))
-            others = keys != self.content[at]
-            first = int(others.argmax())
-            if others[first]:
-                return count + first
-            count += block
-        return count
-
-    def message(self, field: Field) -> Iterator[Field]:
-        """The fields of the message that ``field`` holds."""
-        self.expect(field, LENGTH)
-        return self.fields(field.start, field.end)
-
-    def text(self, field: Field) -> str:
-        # Names are UTF-8 in all but damaged files; the others must still fit into a message.
-        return self.short_bytes(field).decode("utf-8", "backslashreplace")
-
-    def short_bytes(self, field: Field) -> bytes:
-        """A copy of the bytes of a name or a path."""
-        self.expect(field, LENGTH)
-        if field.end - field.start > LONGEST_NAME:
-            raise self.damaged(field.at, f"a name has {field.end - field.start} bytes")
-        return bytes(self.content[field.start : field.end])
-
-    def integer(self, field: Field) -> int:
-        """A signed integer of 64 bits."""
-        self.expect(field, VARINT)
-        return _signed(field.value)
-
-    def numbers(self, field: Field, dtype: str) -> Array:
-        """The values of a packed or unpacked field of floats, as a view into the file."""
-        width = np.dtype(dtype).itemsize
-        if field.type == LENGTH:
-            size = field.end - field.start
-            if size % width:
-                raise self.damaged(field.at, f"{size} bytes are not a whole number of floats")
-            count, stride = size // width, width
-        else:
-            self.expect(field, FIXED32 if width == 4 else FIXED64)
-            count, stride = field.repeats, field.stride
-        view: Array = np.ndarray((count,), dtype, self.content, field.start, (stride,))
-        return view
-
-    def expect(self, field: Field, type: int) -> None:
-        if field.type != type:
-            raise self.damaged(
-                field.at, f"field {field.number} has wire type {field.type} instead of {type}"
-            )
-
-
-def _signed(value: int) -> int:
-    return value - (1 << 64) if value >= 1 << 63 else value
 
 
 # --- the messages of Caffe ------------------------------------------------------------------------
@@ -533,13 +357,13 @@ def _read_dims(wire: Wire, shape: Field, dims: list[int]) -> None:
         if field.number != 1:
             continue
         if field.type == VARINT:
-            dims.append(_signed(field.value))
+            dims.append(signed(field.value))
         else:
             wire.expect(field, LENGTH)
             at = field.start
             while at < field.end and len(dims) <= MOST_AXES:
                 value, at = wire.varint(at, field.end)
-                dims.append(_signed(value))
+                dims.append(signed(value))
         if len(dims) > MOST_AXES:
             raise wire.damaged(field.at, f"a blob has more than {MOST_AXES} axes")
 

@@ -56,8 +56,9 @@ ROOMS = {
     "program": "arena memory fusion parameters plan layer kernels rng fillers blob errors events",
     "cost": "memory plan proto",
     # Files of parameters.
-    "weights": "hdf5 blob errors proto",
-    "snapshot": "weights hdf5 blob files errors proto",
+    "wire": "blob errors",
+    "weights": "wire hdf5 blob errors proto",
+    "snapshot": "weights wire hdf5 blob files errors proto",
     # What users hold.
     "net": "program memory fusion plan graph layer upgrade prototxt weights snapshot jit rng"
     " blob errors events proto",

@@ -14,7 +14,8 @@ import pytest
 from netdef.blob import Array
 from netdef.errors import Location, WeightsError
 from netdef.proto import netdef_pb2 as pb
-from netdef.weights import LayerWeights, Weight, Wire, copy_weights, read_weights
+from netdef.weights import LayerWeights, Weight, copy_weights, read_weights
+from netdef.wire import Wire
 
 VALUES = np.array([1.5, -2, 3e-8, 4, 5, 6], np.float32)
 
