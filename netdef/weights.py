@@ -26,7 +26,7 @@ import numpy as np
 
 from netdef import hdf5
 from netdef.blob import Array, Shape, shape_text
-from netdef.errors import Diagnostic, Location, WeightsError
+from netdef.errors import Diagnostic, Location, WeightsError, name_some
 from netdef.proto import netdef_pb2 as pb
 from netdef.wire import LENGTH, MOST_FIELDS, VARINT, Field, Wire, give_back, signed
 
@@ -124,14 +124,38 @@ class CopyReport:
 
     copied      have their weights from the file
     ignored     are in the file but not in the net, those without weights too, as Caffe logs them
+    unused      those of ``ignored`` that have weights
     missing     have weights in the net but are not in the file; they stay as they were
     mismatched  were left out because they do not fit (only with ``skip_mismatch``)
     """
 
     copied: tuple[str, ...] = ()
     ignored: tuple[str, ...] = ()
+    unused: tuple[str, ...] = ()
     missing: tuple[str, ...] = ()
     mismatched: tuple[Mismatch, ...] = ()
+
+    def why_nothing(self, targets: Iterable[str]) -> str:
+        """Why nothing was copied into layers of these names, where nothing was."""
+        if self.mismatched:
+            return "no layer fits"
+        if not self.unused:
+            return "no layer of the file has weights that this net could take"
+        theirs, ours = name_some(self.unused), name_some(targets)
+        return (
+            f"no layer of this net has its name in the file, which has weights of {theirs}; "
+            f"the net wants {ours}"
+        )
+
+
+def match_weights(
+    layers: Sequence[LayerWeights], targets: Mapping[str, Sequence[Array]]
+) -> CopyReport:
+    """What :func:`copy_weights` with ``skip_mismatch`` would do, without doing it.
+
+    Only the shapes of ``targets`` count, and which of them are the same memory.
+    """
+    return _matched(layers, targets)[0]
 
 
 def copy_weights(
@@ -144,9 +168,9 @@ def copy_weights(
 ) -> CopyReport:
     """Copy weights into a net, layer by layer, matched by name.
 
-    ``targets`` are the parameter arrays of each layer of the net, written in place and converted to
-    their type. Everything is checked before anything is copied. Where the file names a layer twice
-    the last one stays, as in Caffe.
+    ``targets`` are the parameter arrays of each layer of the net, contiguous; they are written in
+    place and numbers converted to their type. Everything is checked before anything is copied.
+    Where the file names a layer twice the last one stays, as in Caffe.
 
     Args:
         layers: what :func:`read_weights` gave.
@@ -157,14 +181,8 @@ def copy_weights(
     Raises:
         WeightsError: layers that do not fit, all of them at once.
     """
-    matched = [layer for layer in layers if layer.name in targets]
-    repeats = repeated(array for arrays in targets.values() for array in arrays)
-    mismatched = {
-        id(layer): mismatch
-        for layer in matched
-        if (mismatch := _mismatch(layer, targets[layer.name], repeats)) is not None
-    }
-    if mismatched and not skip_mismatch:
+    report, fitting = _matched(layers, targets)
+    if report.mismatched and not skip_mismatch:
         raise WeightsError(
             diagnostics=[
                 Diagnostic(
@@ -173,20 +191,39 @@ def copy_weights(
                     locate(mismatch.layer),
                     "rename the layer to learn it from scratch, or pass --skip-mismatch",
                 )
-                for mismatch in mismatched.values()
+                for mismatch in report.mismatched
             ]
         )
-    copied = [layer for layer in matched if id(layer) not in mismatched]
-    for layer in copied:
+    for layer in fitting:
         for index, weight in _numbered(layer):
             _copy(weight.data, targets[layer.name][index])
-    named = {layer.name for layer in matched}
-    return CopyReport(
-        copied=tuple(dict.fromkeys(layer.name for layer in copied if layer.blobs)),
-        ignored=tuple(layer.name for layer in layers if layer.name not in targets),
+    return report
+
+
+def _matched(
+    layers: Sequence[LayerWeights], targets: Mapping[str, Sequence[Array]]
+) -> tuple[CopyReport, list[LayerWeights]]:
+    """The report, and the layers of the file that are to be copied."""
+    repeats = repeated(array for arrays in targets.values() for array in arrays)
+    fitting: list[LayerWeights] = []
+    mismatched: list[Mismatch] = []
+    for layer in layers:
+        if layer.name in targets:
+            mismatch = _mismatch(layer, targets[layer.name], repeats)
+            if mismatch is None:
+                fitting.append(layer)
+            else:
+                mismatched.append(mismatch)
+    ignored = [layer for layer in layers if layer.name not in targets]
+    named = {layer.name for layer in layers}
+    report = CopyReport(
+        copied=tuple(dict.fromkeys(layer.name for layer in fitting if layer.blobs)),
+        ignored=tuple(layer.name for layer in ignored),
+        unused=tuple(layer.name for layer in ignored if layer.blobs),
         missing=tuple(name for name, blobs in targets.items() if len(blobs) and name not in named),
-        mismatched=tuple(mismatched.values()),
+        mismatched=tuple(mismatched),
     )
+    return report, fitting
 
 
 def _copy(values: Array, target: Array) -> None:
@@ -298,7 +335,7 @@ _FLOATS = {_DATA: "<f4", _DIFF: "<f4", _DOUBLE_DATA: "<f8", _DOUBLE_DIFF: "<f8"}
 
 #: How NVIDIA's Caffe stores a blob since 0.16: the number of a type, and bytes.
 _RAW_DATA_TYPE, _RAW_DIFF_TYPE, _RAW_DATA, _RAW_DIFF = 10, 11, 12, 13
-_RAW_TYPES = {0: "<f8", 1: "<f4", 2: "<f2"}
+_RAW_TYPES = {0: "<f8", 1: "<f4", 2: "<f2", 3: "<i4", 4: "<u4"}
 
 
 def read_blob(wire: Wire, message: Field, index: int) -> Weight:
@@ -321,7 +358,7 @@ def read_blob(wire: Wire, message: Field, index: int) -> Weight:
 
     data = _joined(floats[_DOUBLE_DATA] or floats[_DATA])
     diff = _joined(floats[_DOUBLE_DIFF] or floats[_DIFF])
-    if data is None and _RAW_DATA in raw:
+    if data is None and _RAW_DATA in raw and raw[_RAW_DATA].type == LENGTH:
         data = _raw(wire, raw, _RAW_DATA_TYPE, _RAW_DATA, message)
         if _RAW_DIFF in raw:
             diff = _raw(wire, raw, _RAW_DIFF_TYPE, _RAW_DIFF, message)
@@ -340,7 +377,7 @@ def read_blob(wire: Wire, message: Field, index: int) -> Weight:
         unknown = "a fork of Caffe may have stored them in a way that netdef does not know"
         raise wire.damaged(
             message.at,
-            f"blob {index} is {shape_text(shape)}, which takes {math.prod(shape)} numbers, "
+            f"blob {index} is {shape_text(shape)}, which takes {_numbers(math.prod(shape))}, "
             f"but it has {data.size}",
             "" if data.size else unknown,
         )
@@ -349,6 +386,12 @@ def read_blob(wire: Wire, message: Field, index: int) -> Weight:
             message.at, f"blob {index} has {data.size} numbers but {diff.size} gradients"
         )
     return Weight(shape, data, diff, bool(legacy))
+
+
+def _numbers(count: int) -> str:
+    if count >= 1 << 63:
+        return "more numbers than any file holds"
+    return f"{count} number{'' if count == 1 else 's'}"
 
 
 def _read_dims(wire: Wire, shape: Field, dims: list[int]) -> None:
@@ -379,9 +422,8 @@ def _joined(chunks: list[Array]) -> Array | None:
 def _raw(wire: Wire, raw: dict[int, Field], type: int, values: int, message: Field) -> Array:
     number = wire.integer(raw[type]) if type in raw else 0
     if number not in _RAW_TYPES:
-        raise wire.damaged(
-            message.at, f"a blob has numbers of type {number}, which is not one of {_RAW_TYPES}"
-        )
+        known = f"where types are 0 to {max(_RAW_TYPES)}"
+        raise wire.damaged(message.at, f"a blob has numbers of type {number}, {known}")
     wire.expect(raw[values], LENGTH)
     return wire.numbers(raw[values], _RAW_TYPES[number])
 

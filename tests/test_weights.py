@@ -14,7 +14,7 @@ import pytest
 from netdef.blob import Array
 from netdef.errors import Location, WeightsError
 from netdef.proto import netdef_pb2 as pb
-from netdef.weights import LayerWeights, Weight, copy_weights, read_weights
+from netdef.weights import LayerWeights, Weight, copy_weights, match_weights, read_weights
 from netdef.wire import Wire
 
 VALUES = np.array([1.5, -2, 3e-8, 4, 5, 6], np.float32)
@@ -194,18 +194,23 @@ def test_doubles_go_before_floats(tmp_path: Path) -> None:
     np.testing.assert_array_equal(weight.diff, doubles)
 
 
-@pytest.mark.parametrize(("number_of_type", "dtype"), [(0, "<f8"), (1, "<f4"), (2, "<f2")])
+@pytest.mark.parametrize(
+    ("number_of_type", "dtype"), [(0, "<f8"), (1, "<f4"), (2, "<f2"), (3, "<i4"), (4, "<u4")]
+)
 def test_raw_data_of_nvidia(tmp_path: Path, number_of_type: int, dtype: str) -> None:
-    raw = VALUES.astype(dtype).tobytes()
+    values = np.abs(VALUES) if dtype == "<u4" else VALUES
+    raw = values.astype(dtype).tobytes()
     kinds = [number(10, number_of_type), number(11, number_of_type)]
     weight = read_blob(tmp_path, dims(6), *kinds, record(12, raw), record(13, raw))
-    np.testing.assert_array_equal(weight.data, VALUES.astype(dtype))
-    np.testing.assert_array_equal(weight.diff, VALUES.astype(dtype))
+    np.testing.assert_array_equal(weight.data, values.astype(dtype))
+    np.testing.assert_array_equal(weight.diff, values.astype(dtype))
 
 
 def test_another_fork_may_use_the_numbers_of_nvidia(tmp_path: Path) -> None:
     weight = read_blob(tmp_path, dims(6), DATA, record(10, b"mask"), number(12, 1))
     np.testing.assert_array_equal(weight.data, VALUES)
+    # A format, of a blob without numbers.
+    assert read_blob(tmp_path, dims(0), number(12, 1)).shape == (0,)
 
 
 def test_fields_of_forks_are_stepped_over(tmp_path: Path) -> None:
@@ -240,7 +245,7 @@ def test_a_scalar_and_a_blob_that_was_never_shaped(tmp_path: Path) -> None:
         ([dims(2, 4), DATA], "2x4, which takes 8 numbers, but it has 6"),
         ([dims(6)], "takes 6 numbers, but it has 0"),
         ([dims(-2, -3), DATA], r"shape \[-2, -3\]"),
-        ([dims(1 << 62, 1 << 62, 4), DATA], "but it has 6"),
+        ([dims(1 << 62, 1 << 62, 4), DATA], "takes more numbers than any file holds, but it has 6"),
         ([dims(*[1] * 33), DATA], "more than 32 axes"),
         ([dims(*[1] * 20), dims(*[1] * 20), DATA], "more than 32 axes"),
         ([number(1, -1), number(2, -6), DATA], r"shape \[-1, -6, 0, 0\]"),
@@ -248,7 +253,8 @@ def test_a_scalar_and_a_blob_that_was_never_shaped(tmp_path: Path) -> None:
         ([dims(6), DATA, record(6, bytes(8))], "6 numbers but 2 gradients"),
         ([dims(6), number(5, 1)], "field 5 has wire type 0"),
         ([dims(6), unpacked(5, np.zeros(6))], "field 5 has wire type 1 instead of 5"),
-        ([dims(6), record(12, bytes(12)), number(10, 3)], "numbers of type 3"),
+        ([dims(6), record(12, bytes(12)), number(10, 5)], "numbers of type 5"),
+        ([dims(6), record(12, bytes(12)), number(10, 3)], "takes 6 numbers, but it has 3"),
         ([dims(6), varint(5 << 3 | 2), varint(2**31 - 1)], "claims 2147483647 bytes where 0"),
         ([dims(6), varint(5 << 3 | 2), varint(2**63)], "claims 9223372036854775808 bytes"),
         ([varint(5 << 3 | 3), DATA, varint(5 << 3 | 4)], "wire type 3, unknown to Caffe"),
@@ -535,6 +541,7 @@ def test_layers_are_matched_by_name(dtype: type) -> None:
     )
     assert report.copied == ("fc",)
     assert report.ignored == ("data", "fc8")
+    assert report.unused == ("fc8",)
     assert report.missing == ("new",)
     assert report.mismatched == ()
     np.testing.assert_array_equal(targets["fc"][0], [[1, 2, 3], [4, 5, 6]])
@@ -584,11 +591,29 @@ def test_nothing_is_copied_where_something_does_not_fit() -> None:
     assert "--skip-mismatch" in first.hint
     assert not any(target.any() for target in targets["fc7"] + targets["fc8"])
 
-    report = copy_weights(layers, targets, path="m.caffemodel", skip_mismatch=True)
+    report = match_weights(layers, targets)
     assert report.copied == ("fc7",)
+    assert not any(target.any() for target in targets["fc7"])
+    assert copy_weights(layers, targets, path="m.caffemodel", skip_mismatch=True) == report
+    assert targets["fc7"][0].all()
     assert [str(mismatch.layer) for mismatch in report.mismatched] == ["fc8", "fc9"]
     assert report.missing == ()
     assert not any(target.any() for target in targets["fc8"] + targets["fc9"])
+
+
+def test_why_nothing_was_copied() -> None:
+    targets = {"ip": [np.zeros(2)], "relu": []}
+    for layers, why in [
+        (
+            [layer("relu"), layer("fc", weight(2)), layer("fc8", weight(2))],
+            "weights of fc, fc8; the",
+        ),
+        ([layer("relu")], "no layer of the file has weights"),
+        ([layer("ip", weight(3))], "no layer fits"),
+    ]:
+        report = match_weights(layers, targets)
+        assert not report.copied
+        assert why in report.why_nothing(["ip"])
 
 
 def test_the_last_of_two_layers_with_one_name_stays() -> None:
