@@ -35,7 +35,7 @@ MOST_AXES = 32
 
 #: Numbers copied at a time. What they were copied from is then given back to the system: beside the
 #: parameters, loading takes no memory.
-PIECE = 1 << 20
+PIECE = 1 << 18
 
 
 @dataclass(frozen=True, eq=False)
@@ -195,7 +195,7 @@ def copy_weights(
             ]
         )
     for layer in fitting:
-        for index, weight in _numbered(layer):
+        for index, weight in numbered(layer):
             _copy(weight.data, targets[layer.name][index])
     return report
 
@@ -250,7 +250,7 @@ def repeated(arrays: Iterable[Array]) -> set[int]:
     return found
 
 
-def _numbered(layer: LayerWeights) -> Iterator[tuple[int, Weight]]:
+def numbered(layer: LayerWeights) -> Iterator[tuple[int, Weight]]:
     """The blobs of a layer, each with its place in the layer."""
     indices = range(len(layer.blobs)) if layer.indices is None else layer.indices
     return zip(indices, layer.blobs, strict=True)
@@ -259,7 +259,7 @@ def _numbered(layer: LayerWeights) -> Iterator[tuple[int, Weight]]:
 def _mismatch(
     layer: LayerWeights, targets: Sequence[Array], repeats: Container[int]
 ) -> Mismatch | None:
-    found = dict(_numbered(layer))
+    found = dict(numbered(layer))
     missing = [target for index, target in enumerate(targets) if index not in found]
     # What an HDF5 file leaves out may be shared; what a message leaves out may not.
     excused = layer.indices is not None and all(id(target) in repeats for target in missing)
@@ -269,6 +269,51 @@ def _mismatch(
         if not weight.fits(targets[index].shape):
             return Mismatch(layer.name, index, weight.shape, targets[index].shape)
     return None
+
+
+# --- what the numbers are like --------------------------------------------------------------------
+
+
+@dataclass(frozen=True)
+class Statistics:
+    """What some numbers are like. All but the counts are of those that are finite, else NaN."""
+
+    minimum: float
+    maximum: float
+    mean: float
+    std: float
+    zeros: int
+    nans: int
+    infinities: int
+
+
+def statistics(values: Array) -> Statistics:
+    """What ``values`` of one axis are like, in one pass and in little memory."""
+    minimum, maximum = math.inf, -math.inf
+    count = zeros = nans = infinities = 0
+    mean = squares = 0.0
+    for start in range(0, values.size, PIECE):
+        view = values[start : start + PIECE]
+        piece = view.astype(np.float64)
+        give_back(view)
+        finite = piece[np.isfinite(piece)]
+        nans += int(np.isnan(piece).sum())
+        infinities += int(np.isinf(piece).sum())
+        if not finite.size:
+            continue
+        zeros += finite.size - int(np.count_nonzero(finite))
+        minimum, maximum = min(minimum, float(finite.min())), max(maximum, float(finite.max()))
+        # Means and squares of distances of two sets, put together (Chan, Golub & LeVeque, 1979).
+        with np.errstate(over="ignore", invalid="ignore"):
+            own = float(finite.mean())
+            squares += float(np.square(finite - own).sum())
+            squares += (own - mean) ** 2 * count * finite.size / (count + finite.size)
+            mean += (own - mean) * finite.size / (count + finite.size)
+        count += finite.size
+    if not count:
+        return Statistics(math.nan, math.nan, math.nan, math.nan, 0, nans, infinities)
+    std = math.sqrt(squares / count)
+    return Statistics(minimum, maximum, mean, std, zeros, nans, infinities)
 
 
 # --- the messages of Caffe ------------------------------------------------------------------------

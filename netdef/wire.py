@@ -30,7 +30,7 @@ MOST_FIELDS = 1_000_000
 LONGEST_NAME = 4096
 
 #: The most keys looked at in one step, where numbers stand behind a key each.
-MOST_KEYS = 1 << 20
+MOST_KEYS = 1 << 18
 
 #: Wire types of the format.
 VARINT, FIXED64, LENGTH, START_GROUP, END_GROUP, FIXED32 = range(6)

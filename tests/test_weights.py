@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import os
 import struct
+import subprocess
+import sys
 from pathlib import Path
 from typing import Any
 
@@ -11,11 +13,19 @@ import h5py
 import numpy as np
 import pytest
 
+from netdef import weights
 from netdef.blob import Array
 from netdef.errors import Location, WeightsError
 from netdef.proto import netdef_pb2 as pb
-from netdef.weights import LayerWeights, Weight, copy_weights, match_weights, read_weights
-from netdef.wire import Wire
+from netdef.weights import (
+    LayerWeights,
+    Weight,
+    copy_weights,
+    match_weights,
+    read_weights,
+    statistics,
+)
+from netdef.wire import Wire, give_back
 
 VALUES = np.array([1.5, -2, 3e-8, 4, 5, 6], np.float32)
 
@@ -647,3 +657,86 @@ def test_the_model_of_caffe_holds_what_caffe_computed(golden: Path) -> None:
             for index, blob in enumerate(found.blobs):
                 expected = reference[f"iter{step}/{found.name}/{index}"]
                 np.testing.assert_array_equal(blob.data.reshape(blob.shape), expected)
+
+
+# --- what numbers are like ------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("dtype", [np.float16, np.float32, np.float64])
+def test_statistics(dtype: type, monkeypatch: pytest.MonkeyPatch) -> None:
+    """In pieces as in one."""
+    values = np.random.default_rng(0).normal(5, 2, 1000).astype(dtype)
+    values[[3, 500, 999]] = 0
+    exact = values.astype(np.float64)
+    for piece in (1, 7, 1000):
+        monkeypatch.setattr(weights, "PIECE", piece)
+        found = statistics(values)
+        assert (found.minimum, found.maximum) == (exact.min(), exact.max())
+        assert found.mean == pytest.approx(exact.mean())
+        assert found.std == pytest.approx(exact.std())
+        assert (found.zeros, found.nans, found.infinities) == (3, 0, 0)
+
+
+def test_statistics_of_what_is_not_finite() -> None:
+    found = statistics(np.array([np.nan, 1, -np.inf, 3, np.inf], np.float32))
+    assert (found.minimum, found.maximum, found.mean, found.std) == (1, 3, 2, 1)
+    assert (found.zeros, found.nans, found.infinities) == (0, 1, 2)
+    for values in (np.empty(0, np.float32), np.array([np.nan])):
+        found = statistics(values)
+        assert np.isnan([found.minimum, found.maximum, found.mean, found.std]).all()
+    # No warning, which would be an error here.
+    assert statistics(np.array([-1e300, 1e300])).std == np.inf
+
+
+# --- memory ---------------------------------------------------------------------------------------
+
+#: Prints how much the peak of memory rises, in bytes, while a file is read into arrays that have
+#: their memory already.
+RISE = """
+import sys
+import numpy as np
+from netdef.weights import copy_weights, read_weights
+
+def status(field):
+    for line in open("/proc/self/status"):
+        if line.startswith(field + ":"):
+            return int(line.split()[1]) * 1024
+
+path, size = sys.argv[1], int(sys.argv[2])
+target = np.ones(size, np.float32)
+copy_weights([], {"fc": [target]}, path=path)
+before = status("VmRSS")
+open("/proc/self/clear_refs", "w").write("5")
+report = copy_weights(read_weights(path), {"fc": [target]}, path=path)
+assert report.copied == ("fc",) and target[-1] == 7
+print(status("VmHWM") - before)
+"""
+
+
+@pytest.mark.skipif(not Path("/proc/self/clear_refs").exists(), reason="needs Linux's /proc")
+@pytest.mark.parametrize("form", ["packed", "unpacked", "double", "hdf5"])
+def test_loading_takes_no_memory_beside_the_parameters(tmp_path: Path, form: str) -> None:
+    values = np.zeros(1 << 24, np.float32)
+    values[-1] = 7
+    path = tmp_path / "m.caffemodel"
+    if form == "hdf5":
+        hdf5_model(path, data__fc__0=values)
+    elif form == "unpacked":
+        rows = np.full((values.size, 5), 5 << 3 | 5, np.uint8)
+        rows[:, 1:] = values.reshape(-1, 1).view(np.uint8)
+        path.write_bytes(model(dims(values.size), rows.tobytes()))
+    else:
+        field, numbers = (5, values) if form == "packed" else (8, values.astype(np.float64))
+        path.write_bytes(model(dims(values.size), record(field, numbers.tobytes())))
+    words = [sys.executable, "-c", RISE, str(path), str(values.size)]
+    done = subprocess.run(words, capture_output=True, text=True, check=True)
+    assert int(done.stdout) < values.nbytes / 10
+
+
+def test_what_is_given_back_can_be_seen_again(tmp_path: Path) -> None:
+    values = np.arange(1 << 16, dtype=np.float32)
+    (found,) = read(tmp_path, model(dims(values.size), record(5, values.tobytes())))
+    view = found.blobs[0].data
+    for part in (view, view[5:9], view[::3], view.reshape(2, -1)[1], view[:0], values):
+        give_back(part)
+        np.testing.assert_array_equal(view, values)
