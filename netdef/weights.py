@@ -35,7 +35,7 @@ MOST_AXES = 32
 
 #: Numbers copied at a time. What they were copied from is then given back to the system: beside the
 #: parameters, loading takes no memory.
-PIECE = 1 << 18
+PIECE = 1 << 19
 
 
 @dataclass(frozen=True, eq=False)

@@ -32,6 +32,9 @@ LONGEST_NAME = 4096
 #: The most keys looked at in one step, where numbers stand behind a key each.
 MOST_KEYS = 1 << 18
 
+#: The most bytes of a file that systems map at a time.
+LARGEST_PAGE = 2 << 20
+
 #: Wire types of the format.
 VARINT, FIXED64, LENGTH, START_GROUP, END_GROUP, FIXED32 = range(6)
 
@@ -225,8 +228,9 @@ def give_back(view: Array) -> None:
     file = np.frombuffer(mapped, np.uint8).__array_interface__["data"][0]
     start = view.__array_interface__["data"][0] - file
     end = start + (view.size - 1) * abs(view.strides[0]) + view.itemsize
-    # Only whole pages: their neighbours may still be needed.
-    start = -(-start // mmap.PAGESIZE) * mmap.PAGESIZE
+    # What lies before came back with it, where the system maps many pages at a time.
+    start = max(0, start - LARGEST_PAGE) // mmap.PAGESIZE * mmap.PAGESIZE
+    # The page it ends in is still needed, if it goes on there.
     end = end // mmap.PAGESIZE * mmap.PAGESIZE
     if start < end:
         mapped.madvise(mmap.MADV_DONTNEED, start, end - start)

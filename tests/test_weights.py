@@ -730,7 +730,8 @@ def test_loading_takes_no_memory_beside_the_parameters(tmp_path: Path, form: str
         path.write_bytes(model(dims(values.size), record(field, numbers.tobytes())))
     words = [sys.executable, "-c", RISE, str(path), str(values.size)]
     done = subprocess.run(words, capture_output=True, text=True, check=True)
-    assert int(done.stdout) < values.nbytes / 10
+    # The part of the file that is being copied is in memory, and the large pages around it.
+    assert int(done.stdout) < values.nbytes / 10 + (8 << 20)
 
 
 def test_what_is_given_back_can_be_seen_again(tmp_path: Path) -> None:
