@@ -291,7 +291,7 @@ def statistics(values: Array) -> Statistics:
     """What ``values`` of one axis are like, in one pass and in little memory."""
     minimum, maximum = math.inf, -math.inf
     count = zeros = nans = infinities = 0
-    mean = squares = 0.0
+    mean = squares = np.float64(0)
     for start in range(0, values.size, PIECE):
         view = values[start : start + PIECE]
         piece = view.astype(np.float64)
@@ -305,15 +305,15 @@ def statistics(values: Array) -> Statistics:
         minimum, maximum = min(minimum, float(finite.min())), max(maximum, float(finite.max()))
         # Means and squares of distances of two sets, put together (Chan, Golub & LeVeque, 1979).
         with np.errstate(over="ignore", invalid="ignore"):
-            own = float(finite.mean())
-            squares += float(np.square(finite - own).sum())
+            own = finite.mean()
+            squares += np.square(finite - own).sum()
             squares += (own - mean) ** 2 * count * finite.size / (count + finite.size)
             mean += (own - mean) * finite.size / (count + finite.size)
         count += finite.size
     if not count:
         return Statistics(math.nan, math.nan, math.nan, math.nan, 0, nans, infinities)
     std = math.sqrt(squares / count)
-    return Statistics(minimum, maximum, mean, std, zeros, nans, infinities)
+    return Statistics(minimum, maximum, float(mean), std, zeros, nans, infinities)
 
 
 # --- the messages of Caffe ------------------------------------------------------------------------

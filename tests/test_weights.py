@@ -677,7 +677,7 @@ def test_statistics(dtype: type, monkeypatch: pytest.MonkeyPatch) -> None:
         assert (found.zeros, found.nans, found.infinities) == (3, 0, 0)
 
 
-def test_statistics_of_what_is_not_finite() -> None:
+def test_statistics_of_what_is_not_finite(monkeypatch: pytest.MonkeyPatch) -> None:
     found = statistics(np.array([np.nan, 1, -np.inf, 3, np.inf], np.float32))
     assert (found.minimum, found.maximum, found.mean, found.std) == (1, 3, 2, 1)
     assert (found.zeros, found.nans, found.infinities) == (0, 1, 2)
@@ -685,7 +685,10 @@ def test_statistics_of_what_is_not_finite() -> None:
         found = statistics(values)
         assert np.isnan([found.minimum, found.maximum, found.mean, found.std]).all()
     # No warning, which would be an error here.
-    assert statistics(np.array([-1e300, 1e300])).std == np.inf
+    for values in ([-1e300, 1e300], [1e300, 1e300 * 2], [1e308] * 9):
+        for piece in (1, 7):
+            monkeypatch.setattr(weights, "PIECE", piece)
+            assert statistics(np.array(values)).maximum == values[-1]
 
 
 # --- memory ---------------------------------------------------------------------------------------
