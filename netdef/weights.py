@@ -28,7 +28,7 @@ from netdef import hdf5
 from netdef.blob import Array, Shape, shape_text
 from netdef.errors import Diagnostic, Location, WeightsError, name_some
 from netdef.proto import netdef_pb2 as pb
-from netdef.wire import LENGTH, MOST_FIELDS, VARINT, Field, Wire, give_back, signed
+from netdef.wire import LENGTH, MOST_FIELDS, VARINT, Field, Wire, cut_short, give_back, signed
 
 #: The most axes a blob may have, as in Caffe.
 MOST_AXES = 32
@@ -196,6 +196,9 @@ def copy_weights(
         )
     for layer in fitting:
         for index, weight in numbered(layer):
+            if cut_short(weight.data):
+                text = f"{os.fspath(path)} was cut short by another program while it was being read"
+                raise WeightsError(text, code="E401")
             _copy(weight.data, targets[layer.name][index])
     return report
 
@@ -333,6 +336,7 @@ def _layers(wire: Wire) -> Iterator[LayerWeights]:
 
 def _layer(wire: Wire, message: Field) -> LayerWeights:
     """A LayerParameter, or the V0LayerParameter in the layer of an old file; they share numbers."""
+    wire.costly(message)
     name = type = ""
     blobs: list[Weight] = []
     number_of_blobs = 7 if message.number == 100 else 50
@@ -349,6 +353,7 @@ def _layer(wire: Wire, message: Field) -> LayerWeights:
 
 def _old_layer(wire: Wire, message: Field) -> LayerWeights:
     """A V1LayerParameter, perhaps with a V0LayerParameter inside."""
+    wire.costly(message)
     name = type = ""
     blobs: list[Weight] = []
     for field in wire.message(message):
@@ -385,6 +390,7 @@ _RAW_TYPES = {0: "<f8", 1: "<f4", 2: "<f2", 3: "<i4", 4: "<u4"}
 
 def read_blob(wire: Wire, message: Field, index: int) -> Weight:
     """The BlobProto that ``message`` holds; ``index`` is its place in its layer, for messages."""
+    wire.costly(message)
     dims: list[int] | None = None
     legacy: dict[int, int] = {}
     floats: dict[int, list[Array]] = {number: [] for number in _FLOATS}

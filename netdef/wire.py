@@ -22,9 +22,12 @@ import numpy as np
 from netdef.blob import Array
 from netdef.errors import WeightsError
 
-#: The most fields looked at in one file. A thousand layers take some ten thousand; a file made to
-#: keep the reader busy is refused here.
-MOST_FIELDS = 1_000_000
+#: The most fields looked at in one file. A thousand layers take some thirty thousand; a file made
+#: to keep the reader busy is refused here, after less than a second.
+MOST_FIELDS = 300_000
+
+#: A message whose parts become objects of their own counts as so many fields more.
+MESSAGE_FIELDS = 4
 
 #: The most bytes of a name or a path; more is damage, and would fill the screen as a message.
 LONGEST_NAME = 4096
@@ -104,9 +107,7 @@ class Wire:
         at = start
         end = len(self.content) if end is None else end
         while at < end:
-            self.fields_left -= 1
-            if self.fields_left < 0:
-                raise self.damaged(at, f"it has more than {MOST_FIELDS} fields")
+            self._spend(at, 1)
             key, begin = self.varint(at, end)
             number, type = key >> 3, key & 7
             if number == 0 or number >= 1 << 29:
@@ -172,6 +173,15 @@ class Wire:
         self.expect(field, LENGTH)
         return self.fields(field.start, field.end)
 
+    def costly(self, field: Field) -> None:
+        """Count the message that ``field`` holds for more than one field."""
+        self._spend(field.at, MESSAGE_FIELDS)
+
+    def _spend(self, at: int, count: int) -> None:
+        self.fields_left -= count
+        if self.fields_left < 0:
+            raise self.damaged(at, f"it has more than {MOST_FIELDS} fields")
+
     def text(self, field: Field) -> str:
         # Names are UTF-8 in all but damaged files; the others must still fit into a message.
         return self.short_bytes(field).decode("utf-8", "backslashreplace")
@@ -214,16 +224,30 @@ def signed(value: int) -> int:
     return value - (1 << 64) if value >= 1 << 63 else value
 
 
+def cut_short(view: Array) -> bool:
+    """Whether the mapped file that ``view`` shows has lost bytes since: to touch them is the end.
+
+    It says False, too, of a view of something else.
+    """
+    mapped = _mapped(view)
+    return mapped is not None and mapped.size() < len(mapped)
+
+
+def _mapped(view: Array) -> mmap.mmap | None:
+    found: object = view
+    while isinstance(found, np.ndarray):
+        found = found.base
+    return found if isinstance(found, mmap.mmap) else None
+
+
 def give_back(view: Array) -> None:
     """Tell the system that the part of a mapped file which ``view`` shows is done with.
 
     Its pages then count no longer as memory of this process; whoever looks again finds the same
     bytes. Does nothing where ``view`` shows something else, or the system takes no such advice.
     """
-    mapped: object = view
-    while isinstance(mapped, np.ndarray):
-        mapped = mapped.base
-    if not isinstance(mapped, mmap.mmap) or not hasattr(mmap, "MADV_DONTNEED") or not view.size:
+    mapped = _mapped(view)
+    if mapped is None or not hasattr(mmap, "MADV_DONTNEED") or not view.size:
         return
     file = np.frombuffer(mapped, np.uint8).__array_interface__["data"][0]
     start = view.__array_interface__["data"][0] - file

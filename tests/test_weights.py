@@ -289,8 +289,42 @@ def test_a_name_without_end_is_damage(tmp_path: Path) -> None:
 
 
 def test_a_file_that_keeps_the_reader_busy_is_refused(tmp_path: Path) -> None:
-    with pytest.raises(WeightsError, match="more than 1000000 fields"):
-        read(tmp_path, model() + number(9, 1) * 1_000_001)
+    for content in (
+        model() + number(9, 1) * 300_001,
+        record(100) * 60_001,
+        record(2) * 60_001,
+        record(100, record(7) * 60_001),
+        record(100, record(7, record(7, number(9, 1) * 300_001))),
+        record(100, record(7, (unpacked(5, VALUES[:1]) + unpacked(6, VALUES[:1])) * 150_001)),
+    ):
+        with pytest.raises(WeightsError, match="more than 300000 fields"):
+            read(tmp_path, content)
+
+
+def test_a_deep_net_is_not_too_much(tmp_path: Path) -> None:
+    """A residual net of 1001 layers, its Splits and all."""
+    net = pb.NetParameter(name="deep")
+    for index in range(5000):
+        layer = net.layer.add(
+            name=f"l{index}", type="Scale", bottom=["a"], top=["b"], phase=pb.TEST
+        )
+        layer.param.add(lr_mult=1)
+        layer.include.add(phase=pb.TEST)
+        if index % 2:
+            layer.blobs.add(shape=pb.BlobShape(dim=[1]), data=[1])
+            layer.blobs.add(shape=pb.BlobShape(dim=[1]), data=[1])
+    assert len(read(tmp_path, net.SerializeToString())) == 5000
+
+
+def test_a_file_that_another_program_cuts_short(tmp_path: Path) -> None:
+    """To touch what is gone would end the process."""
+    values = np.ones(1 << 16, np.float32)
+    layers = read(tmp_path, model(dims(values.size), record(5, values.tobytes())))
+    os.truncate(tmp_path / "m.caffemodel", 100)
+    target = np.zeros(values.size, np.float32)
+    with pytest.raises(WeightsError, match="m was cut short by another program"):
+        copy_weights(layers, {"fc": [target]}, path="m")
+    assert not target.any()
 
 
 def test_whatever_is_done_to_a_file_is_read_or_refused(golden: Path, tmp_path: Path) -> None:
