@@ -1,7 +1,8 @@
 """What an image file claims to hold, before it is believed.
 
-A JPEG of some hundred bytes can claim 65,500 x 65,500 pixels. Decoders take the memory for them and
-fill it, which takes longer than a minute, though there is next to nothing to decode.
+A JPEG of some hundred bytes can claim 65,500 x 65,500 pixels, a PNG a part of two gigabytes.
+Decoders take the memory for them and fill it, seconds or minutes long, though there is next to
+nothing to decode.
 """
 
 from __future__ import annotations
@@ -19,6 +20,7 @@ MOST_EXPANSION = 1024
 SMALL_BYTES = 1 << 22
 
 _JPEG = b"\xff\xd8\xff"
+_PNG = b"\x89PNG\r\n\x1a\n"
 
 #: Markers that nothing follows, and those of a frame's start, which has its size.
 _ALONE = {0x01, *range(0xD0, 0xD9)}
@@ -26,7 +28,9 @@ _FRAME = {*range(0xC0, 0xD0)} - {0xC4, 0xC8, 0xCC}
 
 
 def check(file: NDArray[np.uint8]) -> None:
-    """Raise ``RecordError``, whose text is a predicate, where a JPEG cannot hold what it claims."""
+    """Raise ``RecordError``, whose text is a predicate, where a file cannot hold what it claims."""
+    if file[:8].tobytes() == _PNG:
+        _check_png(file)
     size = jpeg_size(file)
     if size is None:
         return
@@ -38,6 +42,20 @@ def check(file: NDArray[np.uint8]) -> None:
             "hold",
             hint="it may be cut short",
         )
+
+
+def _check_png(file: NDArray[np.uint8]) -> None:
+    at = len(_PNG)
+    # Chunks: the length of what they hold, a name, that, and a checksum.
+    while at + 8 <= len(file):
+        length = int.from_bytes(file[at : at + 4].tobytes(), "big")
+        if length > max(len(file) - at, SMALL_BYTES):
+            raise RecordError(
+                f"is a PNG with a chunk that claims {length} bytes, where {len(file) - at - 8} are "
+                "left",
+                hint="it may be cut short",
+            )
+        at += 12 + length
 
 
 def jpeg_size(file: NDArray[np.uint8]) -> tuple[int, int, int] | None:

@@ -55,6 +55,21 @@ def test_a_jpeg_that_claims_too_much_is_not_decoded(color: bool | None, progress
         decode(file, color)
 
 
+def test_a_png_with_a_chunk_that_claims_too_much_is_not_decoded() -> None:
+    image = np.random.default_rng(0).integers(0, 256, (8, 6, 3), np.uint8)
+    file = np.asarray(cv2.imencode(".png", image)[1], np.uint8).reshape(-1)
+    check(file)
+    content = file.tobytes()
+    lying = content[:33] + (2**31 - 1).to_bytes(4, "big") + b"tEXt" + content[33:]
+    with pytest.raises(RecordError, match="a chunk that claims 2147483647 bytes, where"):
+        decode(np.frombuffer(lying, np.uint8), None)
+    # Behind others, too.
+    whole = b"\0\0\0\1tEXta1234"
+    lying = content[:33] + whole * 3 + (2**31 - 1).to_bytes(4, "big") + b"tEXt"
+    with pytest.raises(RecordError, match="where 0 are left"):
+        check(np.frombuffer(lying, np.uint8))
+
+
 @pytest.mark.parametrize("shape", [(4000, 4000), (4000, 4000, 3), (16, 65_000, 3)])
 @pytest.mark.parametrize("quality", [1, 95])
 @pytest.mark.parametrize("progressive", [0, 1])
