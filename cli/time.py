@@ -12,6 +12,7 @@ from .running import Command, caffe_option, run_options, running, split_list
 @click.command(cls=Command, no_args_is_help=True)
 @caffe_option("model", type=click.Path(), required=True, help="The net, a prototxt.")
 @caffe_option("weights", default="", help="Start from these .caffemodel files, comma-separated.")
+@click.option("--skip-mismatch", is_flag=True, help="Leave out layers whose weights do not fit.")
 @caffe_option(
     "iterations",
     type=click.IntRange(1),
@@ -28,7 +29,14 @@ from .running import Command, caffe_option, run_options, running, split_list
     help="Phase of the net.",
 )
 @run_options
-def time(model: str, weights: str, iterations: int, phase: str, **options: Any) -> None:
+def time(
+    model: str,
+    weights: str,
+    skip_mismatch: bool,
+    iterations: int,
+    phase: str,
+    **options: Any,
+) -> None:
     """Time a net layer by layer, forward and backward.
 
     Beside the time of each layer stand the GFLOP/s of its matrix products, and the GB/s of what it
@@ -50,6 +58,7 @@ def time(model: str, weights: str, iterations: int, phase: str, **options: Any) 
         time_file(
             prototxt.read(model, pb.NetParameter),
             split_list(weights),
+            skip_mismatch=skip_mismatch,
             iterations=iterations,
             phase=pb.Phase.Value(phase.upper()),
             level=options["level"],

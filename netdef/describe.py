@@ -1,4 +1,4 @@
-"""A plan and its memory as tables, which ``netdef show`` prints."""
+"""A plan, its memory and files of weights as tables, for ``netdef show`` and ``netdef weights``."""
 
 from __future__ import annotations
 
@@ -8,6 +8,7 @@ from collections.abc import Sequence
 from netdef.blob import shape_text
 from netdef.memory import Memory, place
 from netdef.plan import Plan
+from netdef.weights import LayerWeights, Statistics, numbered, statistics
 
 MEBIBYTE = 2**20
 
@@ -83,6 +84,56 @@ def describe_memory(plan: Plan, memory: Memory) -> str:
             )
         )
     return "\n".join([*_table(rows), "", *_totals(plan, memory)])
+
+
+def describe_weights(layers: Sequence[LayerWeights]) -> str:
+    """A line for each blob of a file, with what its numbers are like; then the totals."""
+    rows = [("layer", "type", "blob", "shape", "numbers", "min", "max", "mean", "std", "oddities")]
+    kinds: dict[str, int] = {}
+    for layer in layers:
+        for index, blob in numbered(layer):
+            found = statistics(blob.data)
+            numbers = (found.minimum, found.maximum, found.mean, found.std)
+            least, most, mean, std = (
+                "-" if math.isnan(number) else f"{number:.4g}" for number in numbers
+            )
+            rows.append(
+                (
+                    layer.name,
+                    layer.type or "-",
+                    str(index),
+                    shape_text(blob.shape),
+                    str(blob.data.size),
+                    least,
+                    most,
+                    mean,
+                    std,
+                    _oddities(found, blob.data.size),
+                )
+            )
+            kinds[blob.data.dtype.name] = kinds.get(blob.data.dtype.name, 0) + blob.data.size
+    holding = sum(1 for layer in layers if layer.blobs)
+    told = ", ".join(f"{count} in {kind}" for kind, count in kinds.items()) or "none"
+    lines = [
+        "",
+        f"layers: {holding} with weights, {len(layers) - holding} without",
+        f"numbers: {told}",
+    ]
+    return "\n".join([*(_table(rows) if holding else []), *lines])
+
+
+def _oddities(found: Statistics, count: int) -> str:
+    """What a look at the numbers should not miss."""
+    told = []
+    if found.nans:
+        told.append(f"{found.nans} NaN")
+    if found.infinities:
+        told.append(f"{found.infinities} infinite")
+    if count > 1 and found.zeros == count:
+        told.append("all zero")
+    elif 2 * found.zeros > count > 1:
+        told.append(f"{100 * found.zeros // count} % zero")
+    return ", ".join(told)
 
 
 def _moment(names: Sequence[str], moment: int) -> str:

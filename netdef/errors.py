@@ -150,3 +150,10 @@ def did_you_mean(given: str, known: Iterable[str]) -> str:
     names = {name.lower(): name for name in known}
     close = difflib.get_close_matches(given.lower(), names, n=1, cutoff=0.6)
     return f'did you mean "{names[close[0]]}"?' if close else ""
+
+
+def name_some(names: Iterable[str], most: int = 5) -> str:
+    """A list short enough for a line: ``conv1, conv2, conv3, conv4, conv5, 7 more``."""
+    listed = list(names)
+    rest = [f"{len(listed) - most} more"] if len(listed) > most else []
+    return ", ".join([*listed[:most], *rest])

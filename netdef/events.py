@@ -85,14 +85,18 @@ class SolverReady(Event):
 class WeightsLoaded(Event):
     """Parameters were copied from ``path`` into one net, by layer name.
 
-    ``ignored`` are layers of the file that the net does not have, ``missing`` those layers with
-    parameters that the file does not have.
+    ``copied`` are layers whose parameters came from the file; ``ignored`` layers of the file that
+    the net does not have, ``unused`` those of them that have weights; ``missing`` layers with
+    parameters that the file does not have. ``mismatched`` says of each layer that was left out why
+    it does not fit.
     """
 
     path: str
     copied: Sequence[str] = ()
     ignored: Sequence[str] = ()
     missing: Sequence[str] = ()
+    mismatched: Sequence[str] = ()
+    unused: Sequence[str] = ()
 
 
 @dataclass(frozen=True)

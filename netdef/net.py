@@ -415,7 +415,16 @@ class Net:
         ``skip_mismatch``).
         """
         report = self.load(weights, skip_mismatch)
-        self._tell(WeightsLoaded(os.fspath(weights), report.copied, report.ignored, report.missing))
+        self._tell(
+            WeightsLoaded(
+                os.fspath(weights),
+                report.copied,
+                report.ignored,
+                report.missing,
+                [str(mismatch) for mismatch in report.mismatched],
+                report.unused,
+            )
+        )
 
     def load(self, weights: str | os.PathLike[str], skip_mismatch: bool = False) -> CopyReport:
         """``copy_from`` that returns what was copied and what was not, and tells nobody."""
@@ -430,12 +439,11 @@ class Net:
             skip_mismatch=skip_mismatch,
         )
         if not report.copied and self.program.params:
-            self._warn(
-                f"{os.fspath(weights)}: no layer of this net has its name in the file; "
-                "nothing was copied"
-            )
-        for mismatch in report.mismatched:
-            self._warn(f"{os.fspath(weights)}: {mismatch}; it stays as it was")
+            why = report.why_nothing(self.program.params)
+            self._warn(f"{os.fspath(weights)}: nothing was copied: {why}")
+        if self._emit is None:  # else ``WeightsLoaded`` tells them
+            for mismatch in report.mismatched:
+                self._warn(f"{os.fspath(weights)}: {mismatch}; it stays as it was")
         return report
 
     def _locate_layer(self, name: str) -> Location | None:

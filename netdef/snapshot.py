@@ -23,7 +23,8 @@ from netdef.blob import Array
 from netdef.errors import Location, OutputError, WeightsError
 from netdef.files import atomic_write, probe_folder
 from netdef.proto import netdef_pb2 as pb
-from netdef.weights import LENGTH, Field, Wire, read_blob, reading_hdf5, repeated, wrong_kind
+from netdef.weights import read_blob, reading_hdf5, repeated, wrong_kind
+from netdef.wire import LENGTH, Field, Wire
 
 PathLike: TypeAlias = str | os.PathLike[str]
 Part: TypeAlias = bytes | memoryview

@@ -27,6 +27,7 @@ def time_file(
     document: Document[pb.NetParameter],
     weights: Sequence[str] = (),
     *,
+    skip_mismatch: bool = False,
     iterations: int,
     phase: int = pb.TRAIN,
     level: int = 0,
@@ -45,7 +46,7 @@ def time_file(
     net = Net.from_message(document.message, state, document.positions, keep=(), emit=emit)
     try:
         for path in weights:
-            net.copy_from(path)
+            net.copy_from(path, skip_mismatch)
         return time_net(net, iterations, emit)
     finally:
         net.close()

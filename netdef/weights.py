@@ -11,41 +11,31 @@ the format) and steps over the rest.
 The file is mapped into memory and its numbers are seen through numpy: the work in Python depends on
 the number of layers, not of weights, and no file can make it allocate more than its own size.
 
-Source: the wire format, https://protobuf.dev/programming-guides/encoding/; the field numbers,
-``proto/netdef.proto``.
+Source: the field numbers, ``proto/netdef.proto`` and those of the forks' own schemas.
 """
 
 from __future__ import annotations
 
 import contextlib
-import errno
 import math
-import mmap
 import os
-import stat
 from collections.abc import Callable, Container, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from typing import NamedTuple
 
 import numpy as np
 
 from netdef import hdf5
 from netdef.blob import Array, Shape, shape_text
-from netdef.errors import Diagnostic, Location, WeightsError
+from netdef.errors import Diagnostic, Location, WeightsError, name_some
 from netdef.proto import netdef_pb2 as pb
+from netdef.wire import LENGTH, MOST_FIELDS, VARINT, Field, Wire, cut_short, give_back, signed
 
 #: The most axes a blob may have, as in Caffe.
 MOST_AXES = 32
 
-#: The most fields looked at in one file. A thousand layers take some ten thousand; a file made to
-#: keep the reader busy is refused here.
-MOST_FIELDS = 1_000_000
-
-#: The most bytes of a name or a path; more is damage, and would fill the screen as a message.
-LONGEST_NAME = 4096
-
-#: Wire types of the format.
-VARINT, FIXED64, LENGTH, START_GROUP, END_GROUP, FIXED32 = range(6)
+#: Numbers copied at a time. What they were copied from is then given back to the system: beside the
+#: parameters, loading takes no memory.
+PIECE = 1 << 19
 
 
 @dataclass(frozen=True, eq=False)
@@ -134,14 +124,38 @@ class CopyReport:
 
     copied      have their weights from the file
     ignored     are in the file but not in the net, those without weights too, as Caffe logs them
+    unused      those of ``ignored`` that have weights
     missing     have weights in the net but are not in the file; they stay as they were
     mismatched  were left out because they do not fit (only with ``skip_mismatch``)
     """
 
     copied: tuple[str, ...] = ()
     ignored: tuple[str, ...] = ()
+    unused: tuple[str, ...] = ()
     missing: tuple[str, ...] = ()
     mismatched: tuple[Mismatch, ...] = ()
+
+    def why_nothing(self, targets: Iterable[str]) -> str:
+        """Why nothing was copied into layers of these names, where nothing was."""
+        if self.mismatched:
+            return "no layer fits"
+        if not self.unused:
+            return "no layer of the file has weights that this net could take"
+        theirs, ours = name_some(self.unused), name_some(targets)
+        return (
+            f"no layer of this net has its name in the file, which has weights of {theirs}; "
+            f"the net wants {ours}"
+        )
+
+
+def match_weights(
+    layers: Sequence[LayerWeights], targets: Mapping[str, Sequence[Array]]
+) -> CopyReport:
+    """What :func:`copy_weights` with ``skip_mismatch`` would do, without doing it.
+
+    Only the shapes of ``targets`` count, and which of them are the same memory.
+    """
+    return _matched(layers, targets)[0]
 
 
 def copy_weights(
@@ -154,9 +168,9 @@ def copy_weights(
 ) -> CopyReport:
     """Copy weights into a net, layer by layer, matched by name.
 
-    ``targets`` are the parameter arrays of each layer of the net, written in place and converted to
-    their type. Everything is checked before anything is copied. Where the file names a layer twice
-    the last one stays, as in Caffe.
+    ``targets`` are the parameter arrays of each layer of the net, contiguous; they are written in
+    place and numbers converted to their type. Everything is checked before anything is copied.
+    Where the file names a layer twice the last one stays, as in Caffe.
 
     Args:
         layers: what :func:`read_weights` gave.
@@ -167,14 +181,8 @@ def copy_weights(
     Raises:
         WeightsError: layers that do not fit, all of them at once.
     """
-    matched = [layer for layer in layers if layer.name in targets]
-    repeats = repeated(array for arrays in targets.values() for array in arrays)
-    mismatched = {
-        id(layer): mismatch
-        for layer in matched
-        if (mismatch := _mismatch(layer, targets[layer.name], repeats)) is not None
-    }
-    if mismatched and not skip_mismatch:
+    report, fitting = _matched(layers, targets)
+    if report.mismatched and not skip_mismatch:
         raise WeightsError(
             diagnostics=[
                 Diagnostic(
@@ -183,23 +191,54 @@ def copy_weights(
                     locate(mismatch.layer),
                     "rename the layer to learn it from scratch, or pass --skip-mismatch",
                 )
-                for mismatch in mismatched.values()
+                for mismatch in report.mismatched
             ]
         )
-    copied = [layer for layer in matched if id(layer) not in mismatched]
-    for layer in copied:
-        for index, weight in _numbered(layer):
-            target = targets[layer.name][index]
-            # A float64 beyond the range of float32 becomes infinite, as the cast in Caffe makes it.
-            with np.errstate(over="ignore"):
-                target[...] = weight.data.reshape(target.shape)
-    named = {layer.name for layer in matched}
-    return CopyReport(
-        copied=tuple(dict.fromkeys(layer.name for layer in copied if layer.blobs)),
-        ignored=tuple(layer.name for layer in layers if layer.name not in targets),
+    for layer in fitting:
+        for index, weight in numbered(layer):
+            if cut_short(weight.data):
+                text = f"{os.fspath(path)} was cut short by another program while it was being read"
+                raise WeightsError(text, code="E401")
+            _copy(weight.data, targets[layer.name][index])
+    return report
+
+
+def _matched(
+    layers: Sequence[LayerWeights], targets: Mapping[str, Sequence[Array]]
+) -> tuple[CopyReport, list[LayerWeights]]:
+    """The report, and the layers of the file that are to be copied."""
+    repeats = repeated(array for arrays in targets.values() for array in arrays)
+    fitting: list[LayerWeights] = []
+    mismatched: list[Mismatch] = []
+    for layer in layers:
+        if layer.name in targets:
+            mismatch = _mismatch(layer, targets[layer.name], repeats)
+            if mismatch is None:
+                fitting.append(layer)
+            else:
+                mismatched.append(mismatch)
+    ignored = [layer for layer in layers if layer.name not in targets]
+    named = {layer.name for layer in layers}
+    report = CopyReport(
+        copied=tuple(dict.fromkeys(layer.name for layer in fitting if layer.blobs)),
+        ignored=tuple(layer.name for layer in ignored),
+        unused=tuple(layer.name for layer in ignored if layer.blobs),
         missing=tuple(name for name, blobs in targets.items() if len(blobs) and name not in named),
-        mismatched=tuple(mismatched.values()),
+        mismatched=tuple(mismatched),
     )
+    return report, fitting
+
+
+def _copy(values: Array, target: Array) -> None:
+    """Copy numbers in one axis into an array of any shape that is contiguous, as parameters are."""
+    flat = target.view()
+    flat.shape = (target.size,)  # unlike reshape, it never copies
+    # A float64 beyond the range of float32 becomes infinite, as the cast in Caffe makes it.
+    with np.errstate(over="ignore"):
+        for start in range(0, values.size, PIECE):
+            piece = values[start : start + PIECE]
+            flat[start : start + PIECE] = piece
+            give_back(piece)
 
 
 def repeated(arrays: Iterable[Array]) -> set[int]:
@@ -214,7 +253,7 @@ def repeated(arrays: Iterable[Array]) -> set[int]:
     return found
 
 
-def _numbered(layer: LayerWeights) -> Iterator[tuple[int, Weight]]:
+def numbered(layer: LayerWeights) -> Iterator[tuple[int, Weight]]:
     """The blobs of a layer, each with its place in the layer."""
     indices = range(len(layer.blobs)) if layer.indices is None else layer.indices
     return zip(indices, layer.blobs, strict=True)
@@ -223,7 +262,7 @@ def _numbered(layer: LayerWeights) -> Iterator[tuple[int, Weight]]:
 def _mismatch(
     layer: LayerWeights, targets: Sequence[Array], repeats: Container[int]
 ) -> Mismatch | None:
-    found = dict(_numbered(layer))
+    found = dict(numbered(layer))
     missing = [target for index, target in enumerate(targets) if index not in found]
     # What an HDF5 file leaves out may be shared; what a message leaves out may not.
     excused = layer.indices is not None and all(id(target) in repeats for target in missing)
@@ -235,179 +274,49 @@ def _mismatch(
     return None
 
 
-# --- the wire format ------------------------------------------------------------------------------
+# --- what the numbers are like --------------------------------------------------------------------
 
 
-class Field(NamedTuple):
-    """One field of a message: the bytes ``start`` to ``end`` of the file, ``value`` if a varint.
+@dataclass(frozen=True)
+class Statistics:
+    """What some numbers are like. All but the counts are of those that are finite, else NaN."""
 
-    ``at`` is where its key stands. Fixed-width fields with the same key that follow each other come
-    as one: ``repeats`` values, each ``stride`` bytes after the one before.
-    """
-
-    number: int
-    type: int
-    at: int
-    start: int
-    end: int
-    value: int = 0
-    repeats: int = 1
-    stride: int = 0
+    minimum: float
+    maximum: float
+    mean: float
+    std: float
+    zeros: int
+    nans: int
+    infinities: int
 
 
-@dataclass(eq=False)
-class Wire:
-    """A protobuf file, walked field by field.
-
-    ``where`` names the part being read ("layer 3"), for messages.
-    """
-
-    path: str
-    content: memoryview
-    where: str = ""
-    fields_left: int = MOST_FIELDS
-
-    @classmethod
-    def open(cls, path: str | os.PathLike[str]) -> Wire:
-        """Map the file at ``path``. Raises WeightsError where it cannot be read or is empty."""
-        path = os.fspath(path)
-        try:
-            # Looked at before it is opened: opening a pipe would wait for a writer.
-            mode = os.stat(path).st_mode
-            if stat.S_ISDIR(mode):
-                raise WeightsError(f"cannot read {path}: it is a folder, not a file", code="E401")
-            if not stat.S_ISREG(mode):
-                raise WeightsError(f"cannot read {path}: it is not a regular file", code="E401")
-            with open(path, "rb") as file:
-                if os.fstat(file.fileno()).st_size == 0:
-                    raise WeightsError(f"{path} is empty", code="E402")
-                mapped = mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ)
-        except OSError as error:
-            reasons = {errno.ENOENT: "there is no such file", errno.EACCES: "permission denied"}
-            reason = reasons.get(error.errno or 0, error.strerror or str(error))
-            raise WeightsError(f"cannot read {path}: {reason}", code="E401") from error
-        except ValueError as error:
-            raise WeightsError(f"cannot read {path!r}: {error}", code="E401") from error
-        return cls(path, memoryview(mapped))
-
-    def error(self, code: str, reason: str, hint: str = "") -> WeightsError:
-        return WeightsError(f"{self.path} {reason}", code=code, hint=hint)
-
-    def damaged(self, at: int, reason: str, hint: str = "") -> WeightsError:
-        """The error for bytes that make no sense from offset ``at`` on."""
-        where = f", in {self.where}" if self.where else ""
-        return self.error("E403", f"is damaged at byte {at}{where}: {reason}", hint)
-
-    def fields(self, start: int = 0, end: int | None = None) -> Iterator[Field]:
-        """The fields of the message that lies between two offsets, in their order."""
-        at = start
-        end = len(self.content) if end is None else end
-        while at < end:
-            self.fields_left -= 1
-            if self.fields_left < 0:
-                raise self.damaged(at, f"it has more than {MOST_FIELDS} fields")
-            key, begin = self.varint(at, end)
-            number, type = key >> 3, key & 7
-            if number == 0 or number >= 1 << 29:
-                raise self.damaged(at, f"{number} is not a field number")
-            if type == VARINT:
-                value, stop = self.varint(begin, end)
-                yield Field(number, type, at, begin, stop, value)
-            elif type == LENGTH:
-                length, begin = self.varint(begin, end)
-                stop = begin + length
-                if stop > end:
-                    raise self.damaged(
-                        at,
-                        f"field {number} claims {length} bytes where {end - begin} are left",
-                        "the file may be cut short; compare its size with the original",
-                    )
-                yield Field(number, type, at, begin, stop)
-            elif type in (FIXED32, FIXED64):
-                width = 4 if type == FIXED32 else 8
-                if begin + width > end:
-                    raise self.damaged(at, f"field {number} is cut short")
-                stride = begin - at + width
-                count = self._run(at, end, begin - at, stride)
-                stop = at + count * stride
-                yield Field(number, type, at, begin, stop, 0, count, stride)
-            else:
-                raise self.damaged(at, f"field {number} has wire type {type}, unknown to Caffe")
-            at = stop
-
-    def varint(self, at: int, end: int) -> tuple[int, int]:
-        """The unsigned varint at an offset, and the offset after it."""
-        if at < end and self.content[at] < 128:
-            return self.content[at], at + 1  # most of them take one byte
-        value = shift = 0
-        for position in range(at, min(end, at + 10)):
-            byte = self.content[position]
-            value |= (byte & 127) << shift
-            if byte < 128:
-                return value & (1 << 64) - 1, position + 1
-            shift += 7
-        raise self.damaged(at, "a number is cut short" if end < at + 10 else "a number has no end")
-
-    def _run(self, at: int, end: int, key: int, stride: int) -> int:
-        """How many fields of ``stride`` bytes follow each other with the same key."""
-        most = (end - at) // stride
-        count, block = 1, 16
-        # The blocks grow, so a run costs its length and not that of the message.
-        while count < most and key == 1 and self.content[at + count * stride] == self.content[at]:
-            block = min(2 * block, most - count)
-            start = at + count * stride
-            keys = np.ndarray((block,), np.uint8, self.content, start, (stride,))
-            others = keys != self.content[at]
-            first = int(others.argmax())
-            if others[first]:
-                return count + first
-            count += block
-        return count
-
-    def message(self, field: Field) -> Iterator[Field]:
-        """The fields of the message that ``field`` holds."""
-        self.expect(field, LENGTH)
-        return self.fields(field.start, field.end)
-
-    def text(self, field: Field) -> str:
-        # Names are UTF-8 in all but damaged files; the others must still fit into a message.
-        return self.short_bytes(field).decode("utf-8", "backslashreplace")
-
-    def short_bytes(self, field: Field) -> bytes:
-        """A copy of the bytes of a name or a path."""
-        self.expect(field, LENGTH)
-        if field.end - field.start > LONGEST_NAME:
-            raise self.damaged(field.at, f"a name has {field.end - field.start} bytes")
-        return bytes(self.content[field.start : field.end])
-
-    def integer(self, field: Field) -> int:
-        """A signed integer of 64 bits."""
-        self.expect(field, VARINT)
-        return _signed(field.value)
-
-    def numbers(self, field: Field, dtype: str) -> Array:
-        """The values of a packed or unpacked field of floats, as a view into the file."""
-        width = np.dtype(dtype).itemsize
-        if field.type == LENGTH:
-            size = field.end - field.start
-            if size % width:
-                raise self.damaged(field.at, f"{size} bytes are not a whole number of floats")
-            count, stride = size // width, width
-        else:
-            self.expect(field, FIXED32 if width == 4 else FIXED64)
-            count, stride = field.repeats, field.stride
-        view: Array = np.ndarray((count,), dtype, self.content, field.start, (stride,))
-        return view
-
-    def expect(self, field: Field, type: int) -> None:
-        if field.type != type:
-            raise self.damaged(
-                field.at, f"field {field.number} has wire type {field.type} instead of {type}"
-            )
-
-
-def _signed(value: int) -> int:
-    return value - (1 << 64) if value >= 1 << 63 else value
+def statistics(values: Array) -> Statistics:
+    """What ``values`` of one axis are like, in one pass and in little memory."""
+    minimum, maximum = math.inf, -math.inf
+    count = zeros = nans = infinities = 0
+    mean = squares = np.float64(0)
+    for start in range(0, values.size, PIECE):
+        view = values[start : start + PIECE]
+        piece = view.astype(np.float64)
+        give_back(view)
+        finite = piece[np.isfinite(piece)]
+        nans += int(np.isnan(piece).sum())
+        infinities += int(np.isinf(piece).sum())
+        if not finite.size:
+            continue
+        zeros += finite.size - int(np.count_nonzero(finite))
+        minimum, maximum = min(minimum, float(finite.min())), max(maximum, float(finite.max()))
+        # Means and squares of distances of two sets, put together (Chan, Golub & LeVeque, 1979).
+        with np.errstate(over="ignore", invalid="ignore"):
+            own = finite.mean()
+            squares += np.square(finite - own).sum()
+            squares += (own - mean) ** 2 * count * finite.size / (count + finite.size)
+            mean += (own - mean) * finite.size / (count + finite.size)
+        count += finite.size
+    if not count:
+        return Statistics(math.nan, math.nan, math.nan, math.nan, 0, nans, infinities)
+    std = math.sqrt(squares / count)
+    return Statistics(minimum, maximum, float(mean), std, zeros, nans, infinities)
 
 
 # --- the messages of Caffe ------------------------------------------------------------------------
@@ -427,6 +336,7 @@ def _layers(wire: Wire) -> Iterator[LayerWeights]:
 
 def _layer(wire: Wire, message: Field) -> LayerWeights:
     """A LayerParameter, or the V0LayerParameter in the layer of an old file; they share numbers."""
+    wire.costly(message)
     name = type = ""
     blobs: list[Weight] = []
     number_of_blobs = 7 if message.number == 100 else 50
@@ -443,6 +353,7 @@ def _layer(wire: Wire, message: Field) -> LayerWeights:
 
 def _old_layer(wire: Wire, message: Field) -> LayerWeights:
     """A V1LayerParameter, perhaps with a V0LayerParameter inside."""
+    wire.costly(message)
     name = type = ""
     blobs: list[Weight] = []
     for field in wire.message(message):
@@ -474,11 +385,12 @@ _FLOATS = {_DATA: "<f4", _DIFF: "<f4", _DOUBLE_DATA: "<f8", _DOUBLE_DIFF: "<f8"}
 
 #: How NVIDIA's Caffe stores a blob since 0.16: the number of a type, and bytes.
 _RAW_DATA_TYPE, _RAW_DIFF_TYPE, _RAW_DATA, _RAW_DIFF = 10, 11, 12, 13
-_RAW_TYPES = {0: "<f8", 1: "<f4", 2: "<f2"}
+_RAW_TYPES = {0: "<f8", 1: "<f4", 2: "<f2", 3: "<i4", 4: "<u4"}
 
 
 def read_blob(wire: Wire, message: Field, index: int) -> Weight:
     """The BlobProto that ``message`` holds; ``index`` is its place in its layer, for messages."""
+    wire.costly(message)
     dims: list[int] | None = None
     legacy: dict[int, int] = {}
     floats: dict[int, list[Array]] = {number: [] for number in _FLOATS}
@@ -497,7 +409,7 @@ def read_blob(wire: Wire, message: Field, index: int) -> Weight:
 
     data = _joined(floats[_DOUBLE_DATA] or floats[_DATA])
     diff = _joined(floats[_DOUBLE_DIFF] or floats[_DIFF])
-    if data is None and _RAW_DATA in raw:
+    if data is None and _RAW_DATA in raw and raw[_RAW_DATA].type == LENGTH:
         data = _raw(wire, raw, _RAW_DATA_TYPE, _RAW_DATA, message)
         if _RAW_DIFF in raw:
             diff = _raw(wire, raw, _RAW_DIFF_TYPE, _RAW_DIFF, message)
@@ -516,7 +428,7 @@ def read_blob(wire: Wire, message: Field, index: int) -> Weight:
         unknown = "a fork of Caffe may have stored them in a way that netdef does not know"
         raise wire.damaged(
             message.at,
-            f"blob {index} is {shape_text(shape)}, which takes {math.prod(shape)} numbers, "
+            f"blob {index} is {shape_text(shape)}, which takes {_numbers(math.prod(shape))}, "
             f"but it has {data.size}",
             "" if data.size else unknown,
         )
@@ -527,19 +439,25 @@ def read_blob(wire: Wire, message: Field, index: int) -> Weight:
     return Weight(shape, data, diff, bool(legacy))
 
 
+def _numbers(count: int) -> str:
+    if count >= 1 << 63:
+        return "more numbers than any file holds"
+    return f"{count} number{'' if count == 1 else 's'}"
+
+
 def _read_dims(wire: Wire, shape: Field, dims: list[int]) -> None:
     """Append the dimensions of a BlobShape to ``dims``: a message given twice is merged."""
     for field in wire.message(shape):
         if field.number != 1:
             continue
         if field.type == VARINT:
-            dims.append(_signed(field.value))
+            dims.append(signed(field.value))
         else:
             wire.expect(field, LENGTH)
             at = field.start
             while at < field.end and len(dims) <= MOST_AXES:
                 value, at = wire.varint(at, field.end)
-                dims.append(_signed(value))
+                dims.append(signed(value))
         if len(dims) > MOST_AXES:
             raise wire.damaged(field.at, f"a blob has more than {MOST_AXES} axes")
 
@@ -555,9 +473,8 @@ def _joined(chunks: list[Array]) -> Array | None:
 def _raw(wire: Wire, raw: dict[int, Field], type: int, values: int, message: Field) -> Array:
     number = wire.integer(raw[type]) if type in raw else 0
     if number not in _RAW_TYPES:
-        raise wire.damaged(
-            message.at, f"a blob has numbers of type {number}, which is not one of {_RAW_TYPES}"
-        )
+        known = f"where types are 0 to {max(_RAW_TYPES)}"
+        raise wire.damaged(message.at, f"a blob has numbers of type {number}, {known}")
     wire.expect(raw[values], LENGTH)
     return wire.numbers(raw[values], _RAW_TYPES[number])
 

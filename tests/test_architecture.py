@@ -51,14 +51,15 @@ ROOMS = {
     "fusion": "plan layer blob",
     "fused": "fusion plan layer jit kernels blob proto",
     "memory": "fusion plan blob",
-    "describe": "memory plan blob",
     "arena": "memory plan blob",
     "parameters": "blob",
     "program": "arena memory fusion parameters plan layer kernels rng fillers blob errors events",
     "cost": "memory plan proto",
     # Files of parameters.
-    "weights": "hdf5 blob errors proto",
-    "snapshot": "weights hdf5 blob files errors proto",
+    "wire": "blob errors",
+    "weights": "wire hdf5 blob errors proto",
+    "snapshot": "weights wire hdf5 blob files errors proto",
+    "describe": "weights memory plan blob",
     # What users hold.
     "net": "program memory fusion plan graph layer upgrade forks prototxt weights snapshot jit rng"
     " blob errors events proto",

@@ -19,6 +19,7 @@ from netdef.errors import (
     SolverError,
     WeightsError,
     did_you_mean,
+    name_some,
 )
 
 SOURCE = '  type: "Convolutoin"'
@@ -146,3 +147,9 @@ def test_did_you_mean(given: str, hint: str) -> None:
 
 def test_did_you_mean_nothing() -> None:
     assert did_you_mean("x", []) == ""
+
+
+def test_a_list_for_a_line() -> None:
+    assert name_some([]) == ""
+    assert name_some("abcde") == "a, b, c, d, e"
+    assert name_some("abcdefg") == "a, b, c, d, e, 2 more"

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import os
 import struct
+import subprocess
+import sys
 from pathlib import Path
 from typing import Any
 
@@ -11,10 +13,19 @@ import h5py
 import numpy as np
 import pytest
 
+from netdef import weights
 from netdef.blob import Array
 from netdef.errors import Location, WeightsError
 from netdef.proto import netdef_pb2 as pb
-from netdef.weights import LayerWeights, Weight, Wire, copy_weights, read_weights
+from netdef.weights import (
+    LayerWeights,
+    Weight,
+    copy_weights,
+    match_weights,
+    read_weights,
+    statistics,
+)
+from netdef.wire import Wire, give_back
 
 VALUES = np.array([1.5, -2, 3e-8, 4, 5, 6], np.float32)
 
@@ -193,18 +204,23 @@ def test_doubles_go_before_floats(tmp_path: Path) -> None:
     np.testing.assert_array_equal(weight.diff, doubles)
 
 
-@pytest.mark.parametrize(("number_of_type", "dtype"), [(0, "<f8"), (1, "<f4"), (2, "<f2")])
+@pytest.mark.parametrize(
+    ("number_of_type", "dtype"), [(0, "<f8"), (1, "<f4"), (2, "<f2"), (3, "<i4"), (4, "<u4")]
+)
 def test_raw_data_of_nvidia(tmp_path: Path, number_of_type: int, dtype: str) -> None:
-    raw = VALUES.astype(dtype).tobytes()
+    values = np.abs(VALUES) if dtype == "<u4" else VALUES
+    raw = values.astype(dtype).tobytes()
     kinds = [number(10, number_of_type), number(11, number_of_type)]
     weight = read_blob(tmp_path, dims(6), *kinds, record(12, raw), record(13, raw))
-    np.testing.assert_array_equal(weight.data, VALUES.astype(dtype))
-    np.testing.assert_array_equal(weight.diff, VALUES.astype(dtype))
+    np.testing.assert_array_equal(weight.data, values.astype(dtype))
+    np.testing.assert_array_equal(weight.diff, values.astype(dtype))
 
 
 def test_another_fork_may_use_the_numbers_of_nvidia(tmp_path: Path) -> None:
     weight = read_blob(tmp_path, dims(6), DATA, record(10, b"mask"), number(12, 1))
     np.testing.assert_array_equal(weight.data, VALUES)
+    # A format, of a blob without numbers.
+    assert read_blob(tmp_path, dims(0), number(12, 1)).shape == (0,)
 
 
 def test_fields_of_forks_are_stepped_over(tmp_path: Path) -> None:
@@ -239,7 +255,7 @@ def test_a_scalar_and_a_blob_that_was_never_shaped(tmp_path: Path) -> None:
         ([dims(2, 4), DATA], "2x4, which takes 8 numbers, but it has 6"),
         ([dims(6)], "takes 6 numbers, but it has 0"),
         ([dims(-2, -3), DATA], r"shape \[-2, -3\]"),
-        ([dims(1 << 62, 1 << 62, 4), DATA], "but it has 6"),
+        ([dims(1 << 62, 1 << 62, 4), DATA], "takes more numbers than any file holds, but it has 6"),
         ([dims(*[1] * 33), DATA], "more than 32 axes"),
         ([dims(*[1] * 20), dims(*[1] * 20), DATA], "more than 32 axes"),
         ([number(1, -1), number(2, -6), DATA], r"shape \[-1, -6, 0, 0\]"),
@@ -247,7 +263,8 @@ def test_a_scalar_and_a_blob_that_was_never_shaped(tmp_path: Path) -> None:
         ([dims(6), DATA, record(6, bytes(8))], "6 numbers but 2 gradients"),
         ([dims(6), number(5, 1)], "field 5 has wire type 0"),
         ([dims(6), unpacked(5, np.zeros(6))], "field 5 has wire type 1 instead of 5"),
-        ([dims(6), record(12, bytes(12)), number(10, 3)], "numbers of type 3"),
+        ([dims(6), record(12, bytes(12)), number(10, 5)], "numbers of type 5"),
+        ([dims(6), record(12, bytes(12)), number(10, 3)], "takes 6 numbers, but it has 3"),
         ([dims(6), varint(5 << 3 | 2), varint(2**31 - 1)], "claims 2147483647 bytes where 0"),
         ([dims(6), varint(5 << 3 | 2), varint(2**63)], "claims 9223372036854775808 bytes"),
         ([varint(5 << 3 | 3), DATA, varint(5 << 3 | 4)], "wire type 3, unknown to Caffe"),
@@ -272,8 +289,42 @@ def test_a_name_without_end_is_damage(tmp_path: Path) -> None:
 
 
 def test_a_file_that_keeps_the_reader_busy_is_refused(tmp_path: Path) -> None:
-    with pytest.raises(WeightsError, match="more than 1000000 fields"):
-        read(tmp_path, model() + number(9, 1) * 1_000_001)
+    for content in (
+        model() + number(9, 1) * 300_001,
+        record(100) * 60_001,
+        record(2) * 60_001,
+        record(100, record(7) * 60_001),
+        record(100, record(7, record(7, number(9, 1) * 300_001))),
+        record(100, record(7, (unpacked(5, VALUES[:1]) + unpacked(6, VALUES[:1])) * 150_001)),
+    ):
+        with pytest.raises(WeightsError, match="more than 300000 fields"):
+            read(tmp_path, content)
+
+
+def test_a_deep_net_is_not_too_much(tmp_path: Path) -> None:
+    """A residual net of 1001 layers, its Splits and all."""
+    net = pb.NetParameter(name="deep")
+    for index in range(5000):
+        layer = net.layer.add(
+            name=f"l{index}", type="Scale", bottom=["a"], top=["b"], phase=pb.TEST
+        )
+        layer.param.add(lr_mult=1)
+        layer.include.add(phase=pb.TEST)
+        if index % 2:
+            layer.blobs.add(shape=pb.BlobShape(dim=[1]), data=[1])
+            layer.blobs.add(shape=pb.BlobShape(dim=[1]), data=[1])
+    assert len(read(tmp_path, net.SerializeToString())) == 5000
+
+
+def test_a_file_that_another_program_cuts_short(tmp_path: Path) -> None:
+    """To touch what is gone would end the process."""
+    values = np.ones(1 << 16, np.float32)
+    layers = read(tmp_path, model(dims(values.size), record(5, values.tobytes())))
+    os.truncate(tmp_path / "m.caffemodel", 100)
+    target = np.zeros(values.size, np.float32)
+    with pytest.raises(WeightsError, match="m was cut short by another program"):
+        copy_weights(layers, {"fc": [target]}, path="m")
+    assert not target.any()
 
 
 def test_whatever_is_done_to_a_file_is_read_or_refused(golden: Path, tmp_path: Path) -> None:
@@ -534,6 +585,7 @@ def test_layers_are_matched_by_name(dtype: type) -> None:
     )
     assert report.copied == ("fc",)
     assert report.ignored == ("data", "fc8")
+    assert report.unused == ("fc8",)
     assert report.missing == ("new",)
     assert report.mismatched == ()
     np.testing.assert_array_equal(targets["fc"][0], [[1, 2, 3], [4, 5, 6]])
@@ -583,11 +635,29 @@ def test_nothing_is_copied_where_something_does_not_fit() -> None:
     assert "--skip-mismatch" in first.hint
     assert not any(target.any() for target in targets["fc7"] + targets["fc8"])
 
-    report = copy_weights(layers, targets, path="m.caffemodel", skip_mismatch=True)
+    report = match_weights(layers, targets)
     assert report.copied == ("fc7",)
+    assert not any(target.any() for target in targets["fc7"])
+    assert copy_weights(layers, targets, path="m.caffemodel", skip_mismatch=True) == report
+    assert targets["fc7"][0].all()
     assert [str(mismatch.layer) for mismatch in report.mismatched] == ["fc8", "fc9"]
     assert report.missing == ()
     assert not any(target.any() for target in targets["fc8"] + targets["fc9"])
+
+
+def test_why_nothing_was_copied() -> None:
+    targets = {"ip": [np.zeros(2)], "relu": []}
+    for layers, why in [
+        (
+            [layer("relu"), layer("fc", weight(2)), layer("fc8", weight(2))],
+            "weights of fc, fc8; the",
+        ),
+        ([layer("relu")], "no layer of the file has weights"),
+        ([layer("ip", weight(3))], "no layer fits"),
+    ]:
+        report = match_weights(layers, targets)
+        assert not report.copied
+        assert why in report.why_nothing(["ip"])
 
 
 def test_the_last_of_two_layers_with_one_name_stays() -> None:
@@ -621,3 +691,90 @@ def test_the_model_of_caffe_holds_what_caffe_computed(golden: Path) -> None:
             for index, blob in enumerate(found.blobs):
                 expected = reference[f"iter{step}/{found.name}/{index}"]
                 np.testing.assert_array_equal(blob.data.reshape(blob.shape), expected)
+
+
+# --- what numbers are like ------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("dtype", [np.float16, np.float32, np.float64])
+def test_statistics(dtype: type, monkeypatch: pytest.MonkeyPatch) -> None:
+    """In pieces as in one."""
+    values = np.random.default_rng(0).normal(5, 2, 1000).astype(dtype)
+    values[[3, 500, 999]] = 0
+    exact = values.astype(np.float64)
+    for piece in (1, 7, 1000):
+        monkeypatch.setattr(weights, "PIECE", piece)
+        found = statistics(values)
+        assert (found.minimum, found.maximum) == (exact.min(), exact.max())
+        assert found.mean == pytest.approx(exact.mean())
+        assert found.std == pytest.approx(exact.std())
+        assert (found.zeros, found.nans, found.infinities) == (3, 0, 0)
+
+
+def test_statistics_of_what_is_not_finite(monkeypatch: pytest.MonkeyPatch) -> None:
+    found = statistics(np.array([np.nan, 1, -np.inf, 3, np.inf], np.float32))
+    assert (found.minimum, found.maximum, found.mean, found.std) == (1, 3, 2, 1)
+    assert (found.zeros, found.nans, found.infinities) == (0, 1, 2)
+    for values in (np.empty(0, np.float32), np.array([np.nan])):
+        found = statistics(values)
+        assert np.isnan([found.minimum, found.maximum, found.mean, found.std]).all()
+    # No warning, which would be an error here.
+    for values in ([-1e300, 1e300], [1e300, 1e300 * 2], [1e308] * 9):
+        for piece in (1, 7):
+            monkeypatch.setattr(weights, "PIECE", piece)
+            assert statistics(np.array(values)).maximum == values[-1]
+
+
+# --- memory ---------------------------------------------------------------------------------------
+
+#: Prints how much the peak of memory rises, in bytes, while a file is read into arrays that have
+#: their memory already.
+RISE = """
+import sys
+import numpy as np
+from netdef.weights import copy_weights, read_weights
+
+def status(field):
+    for line in open("/proc/self/status"):
+        if line.startswith(field + ":"):
+            return int(line.split()[1]) * 1024
+
+path, size = sys.argv[1], int(sys.argv[2])
+target = np.ones(size, np.float32)
+copy_weights([], {"fc": [target]}, path=path)
+before = status("VmRSS")
+open("/proc/self/clear_refs", "w").write("5")
+report = copy_weights(read_weights(path), {"fc": [target]}, path=path)
+assert report.copied == ("fc",) and target[-1] == 7
+print(status("VmHWM") - before)
+"""
+
+
+@pytest.mark.skipif(not Path("/proc/self/clear_refs").exists(), reason="needs Linux's /proc")
+@pytest.mark.parametrize("form", ["packed", "unpacked", "double", "hdf5"])
+def test_loading_takes_no_memory_beside_the_parameters(tmp_path: Path, form: str) -> None:
+    values = np.zeros(1 << 24, np.float32)
+    values[-1] = 7
+    path = tmp_path / "m.caffemodel"
+    if form == "hdf5":
+        hdf5_model(path, data__fc__0=values)
+    elif form == "unpacked":
+        rows = np.full((values.size, 5), 5 << 3 | 5, np.uint8)
+        rows[:, 1:] = values.reshape(-1, 1).view(np.uint8)
+        path.write_bytes(model(dims(values.size), rows.tobytes()))
+    else:
+        field, numbers = (5, values) if form == "packed" else (8, values.astype(np.float64))
+        path.write_bytes(model(dims(values.size), record(field, numbers.tobytes())))
+    words = [sys.executable, "-c", RISE, str(path), str(values.size)]
+    done = subprocess.run(words, capture_output=True, text=True, check=True)
+    # The part of the file that is being copied is in memory, and the large pages around it.
+    assert int(done.stdout) < values.nbytes / 10 + (8 << 20)
+
+
+def test_what_is_given_back_can_be_seen_again(tmp_path: Path) -> None:
+    values = np.arange(1 << 16, dtype=np.float32)
+    (found,) = read(tmp_path, model(dims(values.size), record(5, values.tobytes())))
+    view = found.blobs[0].data
+    for part in (view, view[5:9], view[::3], view.reshape(2, -1)[1], view[:0], values):
+        give_back(part)
+        np.testing.assert_array_equal(view, values)

@@ -15,6 +15,9 @@ from netdef.proto import netdef_pb2 as pb
 #: protobuf reads no message larger than this.
 LARGEST_MESSAGE = (1 << 31) - 1
 
+#: The most axes an array may have, as in Caffe.
+MOST_AXES = 32
+
 
 def read_blob(path: str, what: str, field: tuple[str, ...]) -> NDArray[Any]:
     """The array in a .binaryproto file, float32 or float64 as it was written.
@@ -38,6 +41,10 @@ def read_blob(path: str, what: str, field: tuple[str, ...]) -> NDArray[Any]:
     shape = tuple(blob.shape.dim)
     if not blob.HasField("shape"):
         shape = (blob.num, blob.channels, blob.height, blob.width)
+    if len(shape) > MOST_AXES:
+        raise RecordError(
+            f'the {what} "{path}" has {len(shape)} axes, where {MOST_AXES} are the most', field
+        )
     if min(shape, default=0) < 0 or math.prod(shape) != values.size:
         extents = ", ".join(map(str, shape))
         raise RecordError(

@@ -10,6 +10,7 @@ from typing import Any, NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
+from netdef.data import claims
 from netdef.data.source import RecordError, printable, read_file
 
 #: OpenCV decodes no image of more pixels.
@@ -120,6 +121,7 @@ def decode(encoded: NDArray[np.uint8], color: bool | None) -> NDArray[np.uint8]:
     ``color`` True: BGR; False: grey; None: as it is, with any alpha. Raises ``RecordError``, whose
     text is a predicate, where it cannot be decoded.
     """
+    claims.check(encoded)
     cv2 = opencv()
     flag = {True: cv2.IMREAD_COLOR, False: cv2.IMREAD_GRAYSCALE, None: cv2.IMREAD_UNCHANGED}[color]
     try:

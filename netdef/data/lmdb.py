@@ -96,6 +96,14 @@ class LMDB(Source):
         self.size = self._meta.entries
         if self.size < 1:
             raise RecordError(f'"{path}" holds no records')
+        # The offset, the node and a byte of its key: no tree of this file has more, unless pages
+        # are in it many times, and then it may have more than anyone can walk.
+        if self.size * (2 + NODE + 1) > len(self._file):
+            raise RecordError(
+                f'"{path}/data.mdb" is damaged: it counts {self.size} records in '
+                f"{len(self._file)} bytes",
+                hint="was it copied whole?",
+            )
         #: Where both meta pages hold their transaction.
         last = HEADER + _META.size - _TRANSACTION.size
         self._transactions = last, self._meta.page_size + last

@@ -16,7 +16,7 @@ from netdef import events
 from netdef.proto import netdef_pb2 as pb
 from netdef.prototxt import to_text
 from netdef.sinks.stream import Stream
-from netdef.sinks.text import layer_table, number, output_lines
+from netdef.sinks.text import layer_table, number, output_lines, weights_table
 
 if TYPE_CHECKING:
     from netdef.plan import LayerPlan, Plan
@@ -103,6 +103,9 @@ def lines(event: events.Event) -> Iterator[Line]:
         case events.WeightsLoaded():
             yield Line("solver.cpp:72", f"Finetuning from {event.path}")
             yield from _ignored(event.ignored)
+            if event.copied or event.missing or event.mismatched:
+                # What Caffe does not tell.
+                yield from (Line(OURS, text) for text in weights_table(event))
         case events.Resumed():
             yield Line("caffe.cpp:235", f"Resuming from {event.path}")
             yield from _ignored(event.ignored)

@@ -6,7 +6,7 @@ import atexit
 import sys
 import time
 from collections import deque
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from typing import IO, TextIO, cast
 
 from rich.console import Console, ConsoleOptions, RenderResult
@@ -18,7 +18,14 @@ from rich.text import Text
 
 from netdef import events
 from netdef.sinks.stream import Stream
-from netdef.sinks.text import evaluation_lines, number, scores, summary, timing_lines
+from netdef.sinks.text import (
+    evaluation_lines,
+    number,
+    scores,
+    summary,
+    timing_lines,
+    weights_table,
+)
 
 #: Redraws a second. Events only leave numbers behind; drawing them is another thread's work.
 REDRAWS = 8
@@ -110,9 +117,9 @@ class Progress:
             case events.Warned(text):
                 yield f"warning: {text}", "yellow"
             case events.WeightsLoaded() if event.path != self._weights:
-                # Every net loads them; one line will do.
+                # Every net loads them; one table will do.
                 self._weights = event.path
-                yield _weights(event), ""
+                yield from ((text, "") for text in weights_table(event))
             case events.Resumed():
                 yield f"resuming at iteration {event.iteration} from {event.path}", ""
             case events.SolveStarted():
@@ -137,20 +144,6 @@ class Progress:
                 loss = self._end.loss if self._end.loss is not None else self._line.loss
                 text = summary(self._end, loss, self._tests)
                 yield f"{text} (in {_duration(self._line.elapsed())})", "bold"
-
-
-def _weights(event: events.WeightsLoaded) -> str:
-    text = f"weights from {event.path}"
-    if event.ignored:
-        text += f"; not in the net: {_names(event.ignored)}"
-    if event.missing:
-        text += f"; not in the file: {_names(event.missing)}"
-    return text
-
-
-def _names(names: Sequence[str], most: int = 5) -> str:
-    rest = [f"{len(names) - most} more"] if len(names) > most else []
-    return ", ".join([*names[:most], *rest])
 
 
 def _duration(seconds: float) -> str:

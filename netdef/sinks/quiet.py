@@ -16,6 +16,7 @@ class Quiet:
     def __init__(self, stream: TextIO) -> None:
         self._stream = Stream(stream)
         self._lock = threading.Lock()
+        self._loaded: set[str] = set()
         self._tests: dict[int, events.TestFinished] = {}
         self._loss: float | None = None
         self._end: events.SolveFinished | None = None
@@ -24,6 +25,11 @@ class Quiet:
         match event:
             case events.Warned(text):
                 self._print(f"warning: {text}")
+            case events.WeightsLoaded(path, mismatched=mismatched) if path not in self._loaded:
+                # Every net loads them; once will do.
+                self._loaded.add(path)
+                for mismatch in mismatched:
+                    self._print(f"warning: {path}: {mismatch}; it stays as it was")
             case events.IterationDone():
                 self._loss = event.loss
             case events.TestFinished(interrupted=False):

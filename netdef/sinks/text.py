@@ -7,6 +7,7 @@ from collections.abc import Iterable, Iterator, Mapping
 
 import numpy as np
 
+from netdef.errors import name_some
 from netdef.events import (
     EvaluationFinished,
     LayerTime,
@@ -15,6 +16,7 @@ from netdef.events import (
     SolveFinished,
     TestFinished,
     TimingFinished,
+    WeightsLoaded,
 )
 
 #: Between the columns of a table.
@@ -100,6 +102,31 @@ def layer_table(layers: Iterable[LayerTime]) -> Iterator[str]:
         texts = [cell.ljust(width) for cell, width in zip(row[:2], widths[:2], strict=True)]
         values = [cell.rjust(width) for cell, width in zip(row[2:], widths[2:], strict=True)]
         yield SEPARATOR.join([*texts, *values])
+
+
+def weights_table(loaded: WeightsLoaded) -> Iterator[str]:
+    """What became of the layers of a file and of a net: a line for each fate that any of them met.
+
+    ::
+
+        weights from vgg16.caffemodel
+          copied             14  conv1_1, conv1_2, conv2_1, conv2_2, conv3_1, 9 more
+          not in the net      1  fc8
+          not in the file     1  fc8_style
+          do not fit          1  blob 0 of layer "fc7" is 20x4096 in the net but 40x4096 in the file
+    """
+    fates = [("copied", len(loaded.copied), name_some(loaded.copied))]
+    if loaded.unused:
+        fates.append(("not in the net", len(loaded.unused), name_some(loaded.unused)))
+    if loaded.missing:
+        fates.append(("not in the file", len(loaded.missing), name_some(loaded.missing)))
+    if loaded.mismatched:
+        first, *others = loaded.mismatched
+        fates.append(("do not fit", len(loaded.mismatched), first))
+        fates += [("", 0, mismatch) for mismatch in others]
+    yield f"weights from {loaded.path}"
+    for fate, count, told in fates:
+        yield f"  {fate:<15}  {count or '':>4}  {told}".rstrip()
 
 
 def _pass_cells(one: Pass) -> tuple[str, str, str]:

@@ -26,7 +26,17 @@ def test_commands_are_the_files_of_their_folder(cli: Any) -> None:
     text = cli.succeed("--help")
     listed = text.partition("Commands:")[2].split("\n")
     names = [line.split()[0] for line in listed if line.strip()]
-    assert names == ["check", "data", "layers", "show", "test", "time", "train", "upgrade"]
+    assert names == [
+        "check",
+        "data",
+        "layers",
+        "show",
+        "test",
+        "time",
+        "train",
+        "upgrade",
+        "weights",
+    ]
 
 
 @pytest.mark.parametrize("spelling", ["--help", "-help", "-h"])

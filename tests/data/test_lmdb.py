@@ -206,6 +206,35 @@ def test_a_file_that_misses_only_free_pages_is_whole(tmp_path: Path) -> None:
     assert used < last - 100
 
 
+def test_a_tree_that_has_its_pages_many_times(tmp_path: Path) -> None:
+    """Twenty levels of a hundred ways to the same page: 10^40 records, in 22 pages."""
+    size = page_size(write(tmp_path, {b"k": b"v"}))
+    file = tmp_path / "data.mdb"
+    old = file.read_bytes()
+    leaf = next(
+        page
+        for page in range(2, len(old) // size)
+        if struct.unpack_from("<H", old, page * size + 10)[0] == 2
+    )
+    depth, ways = 20, 100
+    pages = []
+    for number in range(2, 2 + depth):
+        head = struct.pack("<QHHHH", number, 0, 1, 16 + 2 * ways, size - 8)
+        offsets = struct.pack("<H", size - 8) * ways
+        # Its node: the page behind it.
+        node = struct.pack("<IHH", number + 1, 0, 0)
+        pages.append((head + offsets).ljust(size - 8, b"\0") + node)
+    pages.append(struct.pack("<Q", 2 + depth) + old[leaf * size + 8 : (leaf + 1) * size])
+    whole = bytearray(old[: 2 * size] + b"".join(pages))
+    for meta in (0, size):
+        # Depth, entries, root, and a last page that is not there, so that the tree is looked at.
+        struct.pack_into("<H", whole, meta + 16 + 78, depth + 1)
+        struct.pack_into("<qqq", whole, meta + 16 + 104, 10**15, 2, 100)
+    file.write_bytes(whole)
+    with pytest.raises(RecordError, match="is damaged: it counts 1000000000000000 records"):
+        LMDB(str(tmp_path))
+
+
 def test_no_damage_crashes_or_hangs(tmp_path: Path) -> None:
     """Whatever bytes stand in the file: every record, or an error."""
     entries = {f"{i:0100d}".encode(): bytes(i % 3000) for i in range(200)}

@@ -219,9 +219,12 @@ def test_prefix_is_that_of_glog() -> None:
             "I solver.cpp:190] Creating test net (#1) specified by test_net_param",
         ),
         (
-            events.WeightsLoaded("w.caffemodel", ["conv1"], ["fc8"]),
+            events.WeightsLoaded("w.caffemodel", ["conv1"], ["fc8"], ["fc9"]),
             "I solver.cpp:72] Finetuning from w.caffemodel\n"
-            "I net.cpp:746] Ignoring source layer fc8",
+            "I net.cpp:746] Ignoring source layer fc8\n"
+            "I netdef:0] weights from w.caffemodel\n"
+            "I netdef:0]   copied              1  conv1\n"
+            "I netdef:0]   not in the file     1  fc9",
         ),
         (
             events.Resumed("s.solverstate", 100, "Nesterov"),

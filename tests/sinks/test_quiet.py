@@ -32,6 +32,12 @@ def test_warnings_and_the_end() -> None:
     )
 
 
+def test_layers_that_do_not_fit_are_told_once() -> None:
+    loaded = events.WeightsLoaded("w", ["a"], ["b"], ["c"], ["blob 0 is odd"])
+    assert printed(loaded, loaded) == "warning: w: blob 0 is odd; it stays as it was\n"
+    assert printed(events.WeightsLoaded("w", ["a"], ["b"], ["c"])) == ""
+
+
 def test_stopped_early_tells_the_last_loss() -> None:
     text = printed(
         events.IterationDone(3, 0.25, False),

@@ -12,8 +12,17 @@ from netdef.events import (
     SolveFinished,
     TestFinished,
     TimingFinished,
+    WeightsLoaded,
 )
-from netdef.sinks.text import layer_table, number, output_lines, scores, summary, timing_lines
+from netdef.sinks.text import (
+    layer_table,
+    number,
+    output_lines,
+    scores,
+    summary,
+    timing_lines,
+    weights_table,
+)
 
 
 @pytest.mark.parametrize(
@@ -100,3 +109,26 @@ def test_whole_passes() -> None:
     )
     *_, line = timing_lines(TimingFinished(4, LAYERS, 0.003, 0.007, 0.05))
     assert line.endswith("mean of 4 iterations")
+
+
+def test_what_became_of_weights() -> None:
+    loaded = WeightsLoaded(
+        "w.caffemodel",
+        copied=[f"conv{i}" for i in range(1, 13)],
+        ignored=["data", "fc8"],
+        missing=["fc9"],
+        mismatched=["blob 0 is odd", "blob 1 is odd"],
+        unused=["fc8"],
+    )
+    assert list(weights_table(loaded)) == [
+        "weights from w.caffemodel",
+        "  copied             12  conv1, conv2, conv3, conv4, conv5, 7 more",
+        "  not in the net      1  fc8",
+        "  not in the file     1  fc9",
+        "  do not fit          2  blob 0 is odd",
+        "                         blob 1 is odd",
+    ]
+    assert list(weights_table(WeightsLoaded("w", copied=["a"]))) == [
+        "weights from w",
+        "  copied              1  a",
+    ]
