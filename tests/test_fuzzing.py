@@ -7,14 +7,14 @@ import pkgutil
 from pathlib import Path
 from typing import Any
 
-import fuzzing
 import numpy as np
 import pytest
+
+import fuzzing
 from fuzzing import targets
 from fuzzing.child import find, mutant
 from fuzzing.mutations import Node, parsed, serialised, spoil_message
 from fuzzing.parent import fuzz
-
 from netdef.proto import netdef_pb2 as pb
 
 TARGETS = sorted(module.name for module in pkgutil.iter_modules(targets.__path__))

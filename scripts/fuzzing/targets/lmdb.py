@@ -11,7 +11,7 @@ from fuzzing.mutations import Places, Random, spoil, spoil_bytes
 from fuzzing.targets import datum
 from netdef.data.datum import DatumImages
 from netdef.data.lmdb import LMDB
-from netdef.data.lmdb_writer import LMDBWriter
+from netdef.data.writer import LMDBWriter
 
 COUNT = 2_000
 

@@ -9,7 +9,6 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from fuzzing.mutations import EDGES, Random, spoil_bytes
-
 from netdef.check import check
 from netdef.errors import NetdefError
 
