@@ -121,8 +121,8 @@ def multiply_tile_ahead(
 ) -> Any:
     """``multiply_tile``, which meanwhile brings what is wanted next into the cache.
 
-    Each step over k asks for the cache line of one address, the first ``ahead``, each following one
-    ``ahead_row`` elements on. Where there is no memory, nothing happens.
+    Each step of a whole tile over k asks for the cache line of one address, the first ``ahead``,
+    each following one ``ahead_row`` elements on. Where there is no memory, nothing happens.
     """
     signature = types.void(like, *[types.int64] * 13)
 
@@ -160,9 +160,11 @@ def _whole(module: Any, vectors: Vectors, fetches: bool) -> Any:
         skipped = builder.mul(done, _number(vectors.size))
         first_a = builder.add(a, builder.mul(skipped, a_row))
         first_c = builder.add(c, builder.mul(skipped, c_row))
-        tile = _tile(module, vectors, count, across, fetches)
         given = [k, first_a, a_row, a_column, b, b_row, first_c, c_row, lanes, accumulate]
-        builder.call(tile, [*given, *ahead])
+        # At the edges of c it is not worth functions of their own.
+        whole = (count, across) == (ROWS, VECTORS)
+        tile = _tile(module, vectors, count, across, fetches and whole)
+        builder.call(tile, [*given, *ahead] if whole else given)
 
     narrow = builder.icmp_signed("<=", lanes, _number(vectors.lanes))
     with builder.if_else(narrow) as branches:

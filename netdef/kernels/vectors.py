@@ -182,21 +182,6 @@ copy_every_fourth = _copy(4)
 
 
 @intrinsic  # type: ignore[untyped-decorator]
-def add_lanes(typingctx: Any, like: Any, target: Any, source: Any, low: Any, high: Any) -> Any:
-    """target[i] += source[i] for low <= i < high, at most a vector; both are addresses."""
-
-    def codegen(context: Any, builder: Any, signature: Any, args: Any) -> Any:
-        vectors = Vectors(context.get_value_type(signature.args[0]))
-        mask = vectors.mask(builder, args[3], args[4])
-        to, of = (vectors.pointer(builder, address) for address in args[1:3])
-        old, value = (vectors.load(builder, pointer, mask) for pointer in (to, of))
-        vectors.store(builder, builder.fadd(old, value), to, mask)
-        return context.get_dummy_value()
-
-    return types.void(like, *[types.int64] * 4), codegen
-
-
-@intrinsic  # type: ignore[untyped-decorator]
 def transpose_block(
     typingctx: Any,
     like: Any,

@@ -103,8 +103,8 @@ def lines(event: events.Event) -> Iterator[Line]:
         case events.WeightsLoaded():
             yield Line("solver.cpp:72", f"Finetuning from {event.path}")
             yield from _ignored(event.ignored)
-            if event.copied or event.missing or event.mismatched:
-                # What Caffe does not tell.
+            if event.missing or event.mismatched:
+                # What Caffe does not tell; where all is well, the log is Caffe's.
                 yield from (Line(OURS, text) for text in weights_table(event))
         case events.Resumed():
             yield Line("caffe.cpp:235", f"Resuming from {event.path}")

@@ -1,4 +1,4 @@
-"""Vectors: masked copies and sums, and blocks transposed in registers, beside memory of others."""
+"""Vectors: masked copies, and blocks transposed in registers, beside memory of others."""
 
 from __future__ import annotations
 
@@ -9,7 +9,6 @@ import pytest
 
 from netdef.jit import serial
 from netdef.kernels.vectors import (
-    add_lanes,
     copy_every_fourth,
     copy_every_second,
     copy_lanes,
@@ -30,11 +29,6 @@ def _copy(x: Any, at: Any, stride: Any, low: Any, high: Any, count: Any, y: Any)
         copy_every_second(like, y.ctypes.data, source, low, high, count)
     else:
         copy_every_fourth(like, y.ctypes.data, source, low, high, count)
-
-
-@serial
-def _add(x: Any, low: Any, high: Any, y: Any) -> None:
-    add_lanes(x[0], y.ctypes.data, x.ctypes.data, low, high)
 
 
 @serial
@@ -60,18 +54,6 @@ def test_lanes_are_copied_between_their_bounds(dtype: type[Any], stride: int) ->
                 expected = [x[at + stride * i] if low <= i < high else 0 for i in range(count)]
                 assert y[:count].tolist() == expected, (low, high, count)
                 assert (y[count:] == dtype(np.pi)).all()
-
-
-@pytest.mark.parametrize("dtype", DTYPES)
-def test_lanes_are_added_between_their_bounds(dtype: type[Any]) -> None:
-    wide = lanes_of(np.dtype(dtype).itemsize)
-    x = np.arange(1, wide + 1, dtype=dtype)
-    for low in bounds(wide):
-        for high in bounds(wide):
-            y = np.full(wide, 100, dtype)
-            _add(x, low, high, y)
-            inside = (np.arange(wide) >= low) & (np.arange(wide) < high)
-            np.testing.assert_array_equal(y, 100 + np.where(inside, x, 0))
 
 
 @pytest.mark.parametrize("dtype", DTYPES)
