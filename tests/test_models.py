@@ -11,8 +11,6 @@ from typing import Any
 import numpy as np
 import pytest
 
-from netdef.errors import NetdefError
-from netdef.layer import layer_types
 from netdef.net import Net
 from netdef.proto import netdef_pb2 as pb
 from netdef.prototxt import read
@@ -32,12 +30,6 @@ MODELS = [
     "waifu2x_upconv7_scale2x",
     "wechat_qr_detect",
 ]
-
-#: Models with layers of Caffe's forks.
-FORK_LAYERS = {
-    "ultralight_slim320": {"Permute"},
-    "wechat_qr_detect": {"Permute", "PriorBox", "DetectionOutput"},
-}
 
 #: Rounding of float32 through tens of layers: what Caffe gave for waifu2x, values up to 70, itself
 #: differs by 4e-5 from what float64 gives.
@@ -100,14 +92,7 @@ class Published:
             np.testing.assert_allclose(found, values, rtol=TOLERANCE, atol=TOLERANCE, err_msg=name)
 
 
-def cases() -> list[Any]:
-    """The models; those whose layers are not here yet are expected to be refused."""
-    absent = {name: types - set(layer_types()) for name, types in FORK_LAYERS.items()}
-    refused = pytest.mark.xfail(raises=NetdefError, strict=True, reason="layers that are absent")
-    return [pytest.param(name, marks=refused if absent.get(name) else ()) for name in MODELS]
-
-
-@pytest.mark.parametrize("name", cases())
+@pytest.mark.parametrize("name", MODELS)
 def test_a_model_gives_the_outputs_it_gave(shared: Path, name: str) -> None:
     model = Published(shared / "reference" / "models" / name)
     model.check(model.load())
