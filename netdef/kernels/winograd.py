@@ -15,7 +15,7 @@ places; around it, inputs, weights and sums are transformed, with additions and 
     M       --A^T M A-->  y, with bias, scale, addition and ReLU on the way
 
 Tiles stand in the lanes of vectors: neighbours on a line of tiles, line after line, image after
-image. Rounding errors are some ten times those of the plain sum: 1e-6 to 1e-5 of the largest value.
+image. Rounding errors are a few times those of the plain sum: some 1e-6 of the largest value.
 
 The weights' gradient is that of the formula above::
 

@@ -1,18 +1,25 @@
 """The transforms of Winograd's filtering, in registers: see ``winograd``.
 
-All evaluate polynomials at 0, 1, -1, 2, -2 and infinity, or the transpose of that: a vector holds
+All evaluate polynomials at 0, a, -a, b, -b and infinity, or the transpose of that: a vector holds
 the same place of as many tiles or windows as it has lanes. With y of a tile's 2 or 4 outputs and g
 of a window's 3 or 5 taps, per axis::
 
-    G g     g0/4,  -(e + o)/6, -(e - o)/6,  (E + O)/24, (E - O)/24,  g[-1]
-    B^T d   4 d0 - 5 d2 + d4,  (d4 - 4 d2) + (d3 - 4 d1), (d4 - 4 d2) - (d3 - 4 d1),
-            (d4 - d2) + 2 (d3 - d1), (d4 - d2) - 2 (d3 - d1),  4 d1 - 5 d3 + d5
+    B^T d   a^2 b^2 d0 - (a^2 + b^2) d2 + d4
+            (d4 - b^2 d2) + a (d3 - b^2 d1),  (d4 - b^2 d2) - a (d3 - b^2 d1)
+            (d4 - a^2 d2) + b (d3 - a^2 d1),  (d4 - a^2 d2) - b (d3 - a^2 d1)
+            a^2 b^2 d1 - (a^2 + b^2) d3 + d5
+    G g     g0 / (a^2 b^2),  (e + o) / n, (e - o) / n,  (E + O) / N, (E - O) / N,  g[-1]
     A y     y0,  e + o, e - o,  E + O, E - O,  y[-1]
 
-where e and o are the sums of what has even and odd index, E and O the same with each times 2 to its
-index.
+where e and o are the sums of what has even and odd index, each times a to its index, E and O the
+same with b; n = 2 a^2 (a^2 - b^2) and N = 2 b^2 (b^2 - a^2).
 
-Source: Lavin & Gray, "Fast algorithms for convolutional neural networks", CVPR 2016.
+Any points will do in exact arithmetic. Lavin & Gray take a = 1 and b = 2, which need the fewest
+operations; a = 5/8 and b = 3/2 need hardly more, and several times less is lost to rounding.
+
+Source: Lavin & Gray, "Fast algorithms for convolutional neural networks", CVPR 2016; for the choice
+of points, Barabasz, Anderson, Soodhalter & Gregg, "Error analysis and improving the accuracy of
+Winograd convolution for deep neural networks", 2020.
 """
 
 from __future__ import annotations
@@ -27,6 +34,9 @@ from netdef.kernels.vectors import Vectors
 
 #: Inputs that a tile sees along an axis, and in the plane.
 SEEN, PLACES = 6, 36
+
+#: The points a and b. Their squares, and the product of those, are exact in binary.
+_NEAR, _FAR = 5 / 8, 3 / 2
 
 _I64 = ir.IntType(64)
 
@@ -63,50 +73,65 @@ class _Arithmetic:
 
     def inputs(self, d: list[Any]) -> list[Any]:
         """B^T d, for six vectors."""
-        near = self.sum((1, d[4]), (-4, d[2])), self.sum((1, d[3]), (-4, d[1]))
-        far = self.sum((1, d[4]), (-1, d[2])), self.sum((2, d[3]), (-2, d[1]))
+        a, b = _NEAR, _FAR
+        product, total = (a * b) ** 2, a**2 + b**2
         return [
-            self.sum((1, d[4]), (4, d[0]), (-5, d[2])),
-            *self.pair(*near),
-            *self.pair(*far),
-            self.sum((1, d[5]), (4, d[1]), (-5, d[3])),
+            self.sum((1, d[4]), (product, d[0]), (-total, d[2])),
+            *self.pair(
+                self.sum((1, d[4]), (-(b**2), d[2])), self.sum((a, d[3]), (-a * b**2, d[1]))
+            ),
+            *self.pair(
+                self.sum((1, d[4]), (-(a**2), d[2])), self.sum((b, d[3]), (-b * a**2, d[1]))
+            ),
+            self.sum((1, d[5]), (product, d[1]), (-total, d[3])),
         ]
 
     def windows(self, g: list[Any]) -> list[Any]:
         """G g, for as many vectors as a window is wide."""
-        taps = list(enumerate(g))
-        near = [self.sum(*((-1 / 6, value) for _, value in taps[odd::2])) for odd in (0, 1)]
-        far = [self.sum(*((2**i / 24, value) for i, value in taps[odd::2])) for odd in (0, 1)]
-        return [self.sum((1 / 4, g[0])), *self.pair(*near), *self.pair(*far), g[-1]]
+        first, near, far = _window_factors()
+        return [
+            self.sum((first, g[0])),
+            *self.pair(*self._powers(_NEAR, g, near)),
+            *self.pair(*self._powers(_FAR, g, far)),
+            g[-1],
+        ]
 
     def window_sums(self, u: list[Any], width: int) -> list[Any]:
         """G^T u, for six vectors: as many as a window is wide."""
-        near, far = self.pair(u[1], u[2]), self.pair(u[3], u[4])
-        result = []
-        for i in range(width):
-            terms = [(-1 / 6, near[i % 2]), (2**i / 24, far[i % 2])]
-            terms += [(1 / 4, u[0])] if i == 0 else []
-            terms += [(1, u[5])] if i == width - 1 else []
-            result.append(self.sum(*terms))
-        return result
+        return self._weighed(u, width, *_window_factors())
 
     def sums(self, m: list[Any], tile: int) -> list[Any]:
         """A^T m, for six vectors: as many as a tile is wide."""
-        near, far = self.pair(m[1], m[2]), self.pair(m[3], m[4])
-        result = []
-        for i in range(tile):
-            terms = [(1, near[i % 2]), (2**i, far[i % 2])]
-            terms += [(1, m[0])] if i == 0 else []
-            terms += [(1, m[5])] if i == tile - 1 else []
-            result.append(self.sum(*terms))
-        return result
+        return self._weighed(m, tile, 1, 1, 1)
 
     def gradients(self, y: list[Any]) -> list[Any]:
         """A y, for as many vectors as a tile is wide."""
-        values = list(enumerate(y))
-        near = [self.sum(*((1, value) for _, value in values[odd::2])) for odd in (0, 1)]
-        far = [self.sum(*((2**i, value) for i, value in values[odd::2])) for odd in (0, 1)]
+        near, far = self._powers(_NEAR, y, 1), self._powers(_FAR, y, 1)
         return [y[0], *self.pair(*near), *self.pair(*far), y[-1]]
+
+    def _powers(self, point: float, values: list[Any], factor: float) -> list[Any]:
+        """The sums of values times ``factor`` and a point to their index: of even ones, of odd."""
+        terms = [(factor * point**i, value) for i, value in enumerate(values)]
+        return [self.sum(*terms[odd::2]) for odd in (0, 1)]
+
+    def _weighed(
+        self, values: list[Any], width: int, first: float, near: float, far: float
+    ) -> list[Any]:
+        """The transpose of the two above, for six vectors: as many as ``width``."""
+        at_near, at_far = self.pair(values[1], values[2]), self.pair(values[3], values[4])
+        result = []
+        for i in range(width):
+            terms = [(near * _NEAR**i, at_near[i % 2]), (far * _FAR**i, at_far[i % 2])]
+            terms += [(first, values[0])] if i == 0 else []
+            terms += [(1, values[5])] if i == width - 1 else []
+            result.append(self.sum(*terms))
+        return result
+
+
+def _window_factors() -> tuple[float, float, float]:
+    """What G divides by at 0, at the near points and at the far ones, as factors."""
+    a, b = _NEAR**2, _FAR**2
+    return 1 / (a * b), 1 / (2 * a * (a - b)), 1 / (2 * b * (b - a))
 
 
 def _transform_windows(width: int) -> Any:
