@@ -45,6 +45,7 @@ SIZES = (
     (3, 32, 32),
     (1, 28, 28),
     (3, 300, 300),
+    (3, 360, 480),
     (2, 28, 28),
     (1, 32, 32),
     (1, 224, 224),
@@ -256,7 +257,7 @@ def _walk(
                 yield _not_computed(message, positions)
             for path in forks.unread_options(message):
                 yield _unread_in(message, path, positions)
-        elif message.type in layer_types() and message.type != "Python":
+        elif _is_computed(message):
             unread = list(forks.unread_options(message))
             yield from (_unread_in(message, path, positions) for path in unread)
             tops = [None] * len(message.top)
@@ -284,6 +285,11 @@ def _walk(
             plan(graph.split(stand_ins, positions), positions)
         except NetdefError as error:
             yield from error.diagnostics
+
+
+def _is_computed(message: pb.LayerParameter) -> bool:
+    known = message.type in layer_types() and message.type != "Python"
+    return known and not forks.other_meaning(message)
 
 
 def _unknown_bottoms(
@@ -333,7 +339,7 @@ def _foreign_tops(message: pb.LayerParameter, bottoms: list[Shape | None]) -> li
 #: Options of forks that a layer of Caffe's gives other shapes with.
 _CHANGES_SHAPE = frozenset(
     ("kernel_depth", "kernel_shape", "pad_b", "pad_l", "pad_r", "pad_shape", "pad_t", "pad_type",
-     "pixelshuffler", "stride_shape", "temporal_pad", "temporal_stride")
+     "per_fla_fuse", "pixelshuffler", "stride_shape", "temporal_pad", "temporal_stride")
 )  # fmt: skip
 
 #: Layers of forks whose first top has the shape of the first bottom.
@@ -470,7 +476,7 @@ def _replace_by_input(layer: pb.LayerParameter, tops: Sequence[Shape | None]) ->
 
 
 def _not_computed(message: pb.LayerParameter, positions: Positions) -> Diagnostic:
-    fork = forks.LAYERS.get(message.type, "a fork")
+    fork = forks.other_meaning(message) or forks.LAYERS.get(message.type, "a fork")
     return Diagnostic(
         "E131",
         f'layer "{message.name}": {message.type} comes from {fork}; netdef does not compute it',

@@ -108,6 +108,28 @@ LAYERS: Final[dict[str, str]] = {
          "TokenizedData", "TransformerBlock", "UnPooling1", "UnPooling2", "VarSelNet"), _MYCAFFE),
 }  # fmt: skip
 
+#: Layer types that two forks mean different things by, told apart by their options: type, option,
+#: the fork whose meaning netdef does not compute.
+_OTHER_MEANINGS: Final = (
+    ("DetectionOutput", "biases", _YOLO2),
+    ("DetectionOutput", "coords", _YOLO2),
+    ("DetectionOutput", "side", _YOLO2),
+)
+
+
+def other_meaning(layer: Any) -> str:
+    """The fork that means something else by the type of ``layer`` than netdef; empty for none."""
+    for type_name, option, fork in _OTHER_MEANINGS:
+        if layer.type == type_name and any(
+            given.name == option
+            for config, value in layer.ListFields()
+            if config.message_type is not None and isinstance(value, Message)
+            for given, _ in value.ListFields()
+        ):
+            return fork
+    return ""
+
+
 #: Options that forks added to messages of Caffe's and that netdef reads. Those it translates
 #: (``netdef/upgrade.py``) are gone before anyone asks.
 READ: Final[dict[str, frozenset[str]]] = {
@@ -139,11 +161,13 @@ WITHOUT_EFFECT: Final[dict[str, frozenset[str]]] = {
     "TransformationParameter": frozenset(
         ("use_gpu_transform", "display", "interpolation_algo_down", "interpolation_algo_up",
          "random_seed", "num_labels")),
-    "DataParameter": frozenset(("cache", "threads", "parser_threads", "show_data")),
+    "DataParameter": frozenset(
+        ("cache", "threads", "parser_threads", "show_data", "disk_reader_threads",
+         "huge_video_dataset", "verbose")),
     "ImageDataParameter": frozenset(("show_data", "ignore_label")),
     "AccuracyParameter": frozenset(("enable_simple_accuracy",)),
     "BatchNormParameter": frozenset(("engine", "icnet")),
-    "ConcatParameter": frozenset(("engine", "per_fla_fuse")),
+    "ConcatParameter": frozenset(("engine",)),
     "ConvolutionParameter": frozenset(
         ("filter_group", "negative_slope", "conv_algos_override", "cudnn_convolution_algo_seeker",
          "dis_mode", "gen_mode")),
