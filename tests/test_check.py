@@ -189,8 +189,6 @@ REFUSED = {
     "MyCaffe+MyCaffe/MyCaffe.test/test_data/projects/minGPT/models/gpt/solver.prototxt":
         ("E200", "E220"),
     "MyCaffe+MyCaffe/models/autoencoder/mnist/autoencoder_solver.prototxt": ("E200",),
-    # Its converter left out Permute and Flatten: maps of several sizes would be joined.
-    "intel+caffe/models/intel_optimized_models/int8/ssd_vgg16_int8.prototxt": ("E100", "E100"),
     # A test of no batches: Caffe would divide by 0.
     "s9xie+hed/examples/hed/solver.prototxt": ("E200",),
     # A list of devices.

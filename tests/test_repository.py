@@ -10,7 +10,7 @@ from pathlib import Path
 import click
 import pytest
 
-from netdef import prototxt
+from netdef import forks, prototxt
 from netdef.errors import PrototxtError
 from netdef.layer import layer_types
 from netdef.proto import netdef_pb2 as pb
@@ -121,7 +121,7 @@ def test_the_readme_shows_what_netdef_says() -> None:
     prototxt.parse(net, pb.NetParameter)
     prototxt.parse(solver, pb.SolverParameter)
     wrong = net.replace("num_output: 100", "num_outputs: 100")
-    wrong = wrong.replace("phase: TEST", "phase: test", 1)
+    wrong = wrong.replace("phase: TEST", "phase: VALIDATION", 1)
     with pytest.raises(PrototxtError) as caught:
         prototxt.parse(wrong, pb.NetParameter, "digits.prototxt")
     assert str(caught.value) == error.rstrip()
@@ -130,8 +130,9 @@ def test_the_readme_shows_what_netdef_says() -> None:
 @pytest.mark.parametrize("path", READMES, ids=name)
 def test_the_readmes_count_the_layers(path: Path) -> None:
     (row,) = re.findall(r"^\| (?:layers|层) \|([^|]*)", read(path), re.MULTILINE)
-    (count,) = re.findall(r" (\d\d+) ", row)
-    assert int(count) == len(set(layer_types()) - set(forks.LAYERS))
+    caffe, others = (int(count) for count in re.findall(r" (\d\d+) ", row))
+    assert caffe == len(set(layer_types()) - set(forks.LAYERS))
+    assert others == len(set(layer_types()) & set(forks.LAYERS))
 
 
 def test_the_architecture_describes_every_room_in_its_order() -> None:

@@ -30,8 +30,7 @@ SIZES = [
 ]
 
 #: A bound of the error, as a share of the largest value: far below the 1e-4 that models bear, and
-#: far below what a wrong term would be. With the points 1 and 2 in place of 5/8 and 3/2 the rounding
-#: of some sizes exceeds it.
+#: far below what a wrong term would be. With 1 and 2 for 5/8 and 3/2, some sizes exceed it.
 TOLERANCE = {np.float32: 1e-5, np.float64: 1e-13}
 
 
