@@ -114,7 +114,7 @@ def main() -> None:
 
 def tool() -> None:
     """One of Caffe's tools, called by its own name: what pyproject.toml installs as that."""
-    main([Path(sys.argv[0]).stem, *sys.argv[1:]])
+    main([Path(sys.argv[0]).stem, *sys.argv[1:]], prog_name="netdef")
 
 
 if __name__ == "__main__":

@@ -30,7 +30,7 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 from functools import cache
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import Any, NamedTuple, TypeVar
 
 import numba
 import numpy as np
@@ -116,7 +116,7 @@ def cache_folder(source: str) -> str:
     """
     digest = hashlib.sha256(f"{numba.__version__} {sys.version} {platform.machine()}".encode())
     for path in sorted(_behind(Path(source))):
-        digest.update(path.read_bytes())
+        digest.update(_read(path).digest)
     folder = Path(CACHE_DIR) / digest.hexdigest()[:16]
     with suppress(OSError):
         folder.mkdir(exist_ok=True)
@@ -133,21 +133,28 @@ def _behind(source: Path) -> set[Path]:
         if path in found or not path.is_file():
             continue
         found.add(path)
-        waiting += _imported(path)
+        waiting += _read(path).imported
     return found
 
 
+class _Source(NamedTuple):
+    digest: bytes
+    imported: list[Path]
+
+
 @cache
-def _imported(source: Path) -> list[Path]:
+def _read(source: Path) -> _Source:
+    """Each file is read once, however many modules stand on it."""
+    content = source.read_bytes()
     package = Path(__file__).parent
     paths = []
-    for module, names in _IMPORT.findall(source.read_text(encoding="utf-8")):
+    for module, names in _IMPORT.findall(content.decode("utf-8")):
         base = package.joinpath(*module.split(".")[1:])
         # ``from netdef.kernels import convolution`` names a module, ``from netdef.jit import
         # kernel`` what stands in one.
         paths += [base.with_suffix(".py"), base / "__init__.py"]
         paths += [base / f"{name}.py" for name in re.findall(r"\w+", names)]
-    return paths
+    return _Source(hashlib.sha256(content).digest(), paths)
 
 
 CACHE_DIR = _cache_dir()

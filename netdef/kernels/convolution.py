@@ -13,8 +13,6 @@ not depend on the number of threads.
 
 from __future__ import annotations
 
-import numpy as np
-
 from netdef.blob import Array
 from netdef.kernels import data_gradient, depthwise, implicit_gemm, weight_gradient, winograd
 from netdef.kernels.geometry import Geometry, flipped, geometry
@@ -29,8 +27,6 @@ __all__ = [
     "geometry",
     "im2col",
 ]
-
-_NOTHING = {np.dtype(kind): np.empty(0, kind) for kind in (np.float32, np.float64)}
 
 #: The product with turned weights meets positions that exist only in the padding; with scattering
 #: every product counts. It is taken where it multiplies at most so many times as much.
@@ -53,7 +49,7 @@ def forward(
     x [N, C, ...], weight [M, C / groups, ...], bias [M] or [0], y [N, M, ...], scale [M], addend
     like y; all of one float type.
     """
-    nothing = _NOTHING[x.dtype]
+    nothing = implicit_gemm.NOTHING[x.dtype]
     epilogue = implicit_gemm.Epilogue(
         nothing if scale is None else scale,
         bias,

@@ -68,6 +68,10 @@ class Epilogue(NamedTuple):
     rectify: bool
 
 
+#: In place of an array that an epilogue does not need.
+NOTHING = {np.dtype(kind): np.empty(0, kind) for kind in (np.float32, np.float64)}
+
+
 class _Left(NamedTuple):
     """How the left factor lies in memory: distances between its groups, rows and columns."""
 
@@ -102,7 +106,7 @@ def multiply_turned(turned: Geometry, dy: Array, weight: Array, dx: Array) -> No
 
 def no_epilogue(y: Array) -> Epilogue:
     """The epilogue that leaves a product as it is."""
-    nothing = np.empty(0, y.dtype)
+    nothing = NOTHING[y.dtype]
     return Epilogue(nothing, nothing, nothing, False)
 
 

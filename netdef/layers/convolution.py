@@ -27,6 +27,11 @@ class Convolution(FilterBank):
     As in Caffe, a kernel that is wider than the padded bottom by less than the stride stands once,
     and sees zeros behind the padding; and a bottom without spatial axes is a single pixel.
 
+    Kernels of 3 x 3 and 5 x 5 that move by one, between 24 channels or more, are computed by
+    Winograd's filtering: values differ from those of the plain sum by some 1e-6 of the largest, and
+    an infinity or NaN in the bottom makes NaN of all outputs of the tiles, of 4 x 4 or 2 x 2, that
+    see it.
+
     Example::
 
         layer {
