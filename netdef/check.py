@@ -310,8 +310,9 @@ def _tops(
     check_arity(layer)
     known = [shape for shape in bottoms if shape is not None]
     if len(known) == len(bottoms):
+        shapes = [tuple(int(n) for n in shape) for shape in layer.shapes(*known)]
         list(layer.params(*known))
-        return [tuple(int(n) for n in shape) for shape in layer.shapes(*known)]
+        return [*shapes]
     tops: list[Shape | None] = [None] * len(message.top)
     if layer.loss and tops:
         tops[0] = ()

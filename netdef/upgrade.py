@@ -641,7 +641,7 @@ def _translate_sides(layer: pb.LayerParameter) -> pb.LayerParameter | None:
     config: Any = layer.pooling_param if pools else layer.convolution_param
     top, bottom, left, right = _sides(layer)
     even = top == bottom and left == right
-    if not even and pools and config.pool not in (config.MAX, config.AVE):
+    if not even and (not layer.bottom or (pools and config.pool not in (config.MAX, config.AVE))):
         return None
     for side in (*SIDES, "pad", "pad_h", "pad_w"):
         config.ClearField(side)

@@ -54,6 +54,16 @@ def test_every_mistake_of_a_net_is_found(report: Callable[[str], Report]) -> Non
     assert not found.ok
 
 
+def test_a_layer_is_asked_for_its_shapes_before_its_parameters(
+    report: Callable[[str], Report],
+) -> None:
+    for options in ("type: 'PReLU'", "type: 'Convolution' convolution_param { num_output: 2 }"):
+        text = (
+            IN.replace("2, 3, 8, 8", "2") + f"layer {{ name: 'a' bottom: 'x' top: 'a' {options} }}"
+        )
+        assert places(report(text).errors) == [("E100", 2)]
+
+
 def test_a_net_is_checked_in_the_states_it_is_meant_for(report: Callable[[str], Report]) -> None:
     wrong = 'layer { name: "a" type: "Tile" bottom: "x" top: "a" include { @ } }\n'
     for rule in ("phase: TRAIN", "phase: TEST", 'stage: "deploy"'):

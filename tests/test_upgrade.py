@@ -298,3 +298,71 @@ def test_solver_with_both_types_is_refused() -> None:
     (told,) = caught.value.diagnostics
     assert told.location is not None
     assert told.location.line == 2
+
+
+# --- what forks say in words of their own ---------------------------------------------------------
+
+
+def layer_of(options: str) -> str:
+    return f'layer {{ name: "l" bottom: "x" top: "y" {options} }}'
+
+
+@pytest.mark.parametrize(
+    ("given", "wanted"),
+    [
+        ("ceil_mode: false", "round_mode: FLOOR"),
+        ("ceil_mode: true", "round_mode: CEIL"),
+        ("ceil_mode: false round_mode: FLOOR", "round_mode: FLOOR"),
+        ("pad_l: 1 pad_r: 1 pad_t: 2 pad_b: 2 pad: 7", "pad_h: 2 pad_w: 1"),
+        (
+            "pad_l: 0 pad_r: 0 pad_t: 0 pad_b: 0 pad: 7",
+            "pad_l: 0 pad_r: 0 pad_t: 0 pad_b: 0 pad: 7",
+        ),
+        ("pad_b: 1 pool: AVE_EXC_PAD", "pad_b: 1 pool: AVE_EXC_PAD"),
+    ],
+)
+def test_pooling_of_forks_in_the_words_of_caffe(given: str, wanted: str) -> None:
+    options = 'type: "Pooling" pooling_param {{ kernel_size: 3 {} }}'
+    after = upgraded(layer_of(options.format(given)))
+    assert after == plain(net(layer_of(options.format(wanted))))
+
+
+def test_rounding_that_is_given_twice_must_agree() -> None:
+    text = layer_of('type: "Pooling" pooling_param { ceil_mode: false round_mode: CEIL }')
+    with pytest.raises(NetError, match="contradict"):
+        upgraded(text)
+
+
+@pytest.mark.parametrize(
+    ("options", "value"),
+    [
+        ('type: "Convolution" convolution_param { num_output: 2 kernel_size: 3 @ }', ""),
+        ('type: "Pooling" pooling_param { kernel_size: 3 pool: AVE @ }', ""),
+        ('type: "Pooling" pooling_param { kernel_size: 3 @ }', "constant_values: -3.4028235e+38"),
+    ],
+)
+def test_padding_that_differs_from_side_to_side_is_a_layer(options: str, value: str) -> None:
+    rule = " include { phase: TEST }"
+    given = layer_of(options.replace("@", "pad: 9 pad_t: 1 pad_b: 2 pad_l: 3 pad_r: 4") + rule)
+    padding = f"""
+layer {{ name: "l_pad" type: "Pad" bottom: "x" top: "x_l_pad" include {{ phase: TEST }}
+  pad_param {{ paddings: [0, 0, 0, 0, 1, 2, 3, 4] {value} }} }}
+"""
+    reader = layer_of(options.replace("@", "") + rule).replace('"x"', '"x_l_pad"')
+    assert upgraded(given) == plain(net(padding + reader))
+
+
+def test_padding_of_a_layer_without_bottoms_is_left_to_whoever_builds_it() -> None:
+    text = 'layer { name: "l" type: "Convolution" convolution_param { pad_l: 1 } }'
+    assert upgraded(text) == plain(net(text))
+
+
+def test_relu6_and_fixed_parameters() -> None:
+    assert upgraded(layer_of('type: "ReLU" relu_param { relu6: true }')) == plain(
+        net(layer_of('type: "ReLU6" relu_param { }'))
+    )
+    leaky = layer_of('type: "ReLU" relu_param { relu6: true negative_slope: 0.1 }')
+    assert upgraded(leaky) == plain(net(leaky))
+    assert upgraded(
+        layer_of('type: "Scale" param { fixed: true } param { fixed: false }')
+    ) == plain(net(layer_of('type: "Scale" param { lr_mult: 0 decay_mult: 0 } param { }')))
