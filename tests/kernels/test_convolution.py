@@ -213,8 +213,10 @@ def test_depthwise(s: Setting, outputs: int, dtype: type[Any]) -> None:
 
 
 @pytest.mark.parametrize("stride", [1, 2])
-def test_what_follows_a_depthwise_product(stride: int) -> None:
-    s = Setting(2, 3, 1, 2, (7, 6), (3, 3), (stride, stride), (1, 1), (1, 1))
+@pytest.mark.parametrize(("groups", "channels"), [(3, 1), (2, DEPTH // 9 + 3)])
+def test_what_follows_the_product(groups: int, channels: int, stride: int) -> None:
+    """Of depthwise convolutions, and of others, over more than one slice of taps."""
+    s = Setting(2, groups, channels, 2, (7, 6), (3, 3), (stride, stride), (1, 1), (1, 1))
     x, w, b, dy = s.arrays(np.float64)
     random = np.random.default_rng(3)
     scale, addend = random.standard_normal(len(b)), random.standard_normal(dy.shape)
@@ -233,6 +235,9 @@ LARGE = [
     plane(2, 3, DEPTH + 5, 5, 3, 1),
     plane(2, columns_of(4) + 1, 2, 17, 1, 0),
     plane(9, 2, 3, 6, 3, 1),
+    # Rows of weights a multiple of 4096 bytes apart; few positions and many outputs and taps.
+    plane(2, 1024, ROWS + 1, 9, 1, 0),
+    plane(1, 3 * DEPTH + 5, 70, 4, 1, 0),
 ]
 
 
