@@ -182,13 +182,7 @@ def _add_rows(
                 row = tile_at + done - o
                 for tap in range(e.reach):
                     position = row + pixels - at - taps[0, tap]
-                    value = value + load_part(
-                        tile,
-                        position,
-                        row + max(o, taps[1, tap]),
-                        row + min(end, taps[2, tap]),
-                        zero,
-                    )
+                    value = value + load_part(tile, position, row + o, row + end, zero)
                     row += tile_row
                 store_part(dx, pixels, low, high, value)
         elif begin >= 0:

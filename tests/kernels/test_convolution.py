@@ -238,6 +238,9 @@ LARGE = [
     # Rows of weights a multiple of 4096 bytes apart; few positions and many outputs and taps.
     plane(2, 1024, ROWS + 1, 9, 1, 0),
     plane(1, 3 * DEPTH + 5, 70, 4, 1, 0),
+    # Windows so tall that their data gradient is scattered, and padding from side to side.
+    Setting(2, 1, 3, 4, (12, 5), (9, 3), (1, 1), (0, 1), (1, 1)),
+    Setting(2, 2, 3, 4, (12, 20), (9, 3), (1, 1), (0, 2), (1, 2)),
 ]
 
 
