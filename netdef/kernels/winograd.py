@@ -1,27 +1,29 @@
 """Convolution with windows of 3 x 3 or 5 x 5 and stride 1 by Winograd's minimal filtering.
 
-A tile of outputs sees 6 x 6 inputs: 4 x 4 outputs of a 3 x 3 window, which is F(4 x 4, 3 x 3), or
-2 x 2 of a 5 x 5 one, F(2 x 2, 5 x 5). With d the inputs, g the window and @ the product of
-matrices, element by element where it is *::
+A tile of 4 x 4 outputs sees 6 x 6 inputs with a window of 3 x 3, which is F(4 x 4, 3 x 3), and 8 x
+8 with one of 5 x 5, F(4 x 4, 5 x 5). With d the inputs, g the window and @ the product of matrices,
+element by element where it is *::
 
-    Y = A^T @ ( (G @ g @ G^T) * (B^T @ d @ B) ) @ A    36 multiplications in place of 144, or of 100
+    Y = A^T @ ( (G @ g @ G^T) * (B^T @ d @ B) ) @ A    36 multiplications in place of 144,
+                                                       64 in place of 400
 
-The product in the middle is summed over channels, so it is a matrix product for each of the 36
-places; around it, inputs, weights and sums are transformed, with additions and small factors::
+The product in the middle is summed over channels, so it is a matrix product for each of the 36 or
+64 places; around it, inputs, weights and sums are transformed, with additions and small factors::
 
-    images  --B^T d B-->  V [36, channels, tiles]   a panel of tiles at a time, in a job's scratch
-    weights --G g G^T-->  U [outputs, 36, channels] once per call
-                          M [36, outputs, tiles]  = U @ V, one product for each place
+    images  --B^T d B-->  V [places, channels, tiles]   a panel of tiles at a time
+    weights --G g G^T-->  U [outputs, places, channels] once per call
+                          M [places, outputs, tiles]  = U @ V, one product for each place
     M       --A^T M A-->  y, with bias, scale, addition and ReLU on the way
 
 Tiles stand in the lanes of vectors: neighbours on a line of tiles, line after line, image after
-image. Rounding errors are a few times those of the plain sum: some 1e-6 of the largest value.
+image. Rounding errors are a few times those of the plain sum: some 1e-6 of the largest value with
+windows of 3 x 3, three times that with 5 x 5.
 
 The weights' gradient is that of the formula above::
 
-    images     --B^T d B-->  V [36, channels, tiles]    for as many tiles as scratch memory holds
-    gradients  --A dY A^T--> W [36, outputs, tiles]
-                             dU [outputs, 36, channels] += W @ V^T, one product for each place
+    images     --B^T d B-->  V [places, channels, tiles]    for as many tiles as memory holds
+    gradients  --A dY A^T--> W [places, outputs, tiles]
+                             dU [outputs, places, channels] += W @ V^T, a product for each place
     dU         --G^T dU G--> dweight
 
 Source: Winograd, "Arithmetic complexity of computations", 1980; Lavin & Gray, "Fast algorithms for
@@ -31,7 +33,7 @@ convolutional neural networks", CVPR 2016. The transforms are those of ``winogra
 from __future__ import annotations
 
 import math
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 
@@ -41,24 +43,13 @@ from netdef.kernels.geometry import Geometry
 from netdef.kernels.microkernel import DEPTH, ROWS, columns, columns_of, multiply_tile
 from netdef.kernels.vectors import lanes, lanes_of, transpose_block
 from netdef.kernels.winograd_transforms import (
-    PLACES,
-    SEEN,
-    add_windows_3,
-    add_windows_5,
-    transform_gradients_2,
-    transform_gradients_2_half,
-    transform_gradients_4,
-    transform_gradients_4_half,
-    transform_inputs_2,
-    transform_inputs_2_half,
-    transform_inputs_4,
-    transform_inputs_4_half,
-    transform_sums_2,
-    transform_sums_2_half,
-    transform_sums_4,
-    transform_sums_4_half,
-    transform_windows_3,
-    transform_windows_5,
+    POINTS,
+    TILE,
+    add_windows,
+    transform_gradients,
+    transform_inputs,
+    transform_sums,
+    transform_windows,
 )
 
 #: Below so many channels or outputs the transforms cost what the saved multiplications bring, or
@@ -66,31 +57,57 @@ from netdef.kernels.winograd_transforms import (
 FEWEST = 24
 
 #: The weights are transformed in every call: for fewer tiles than this, that is not worth it.
-FEWEST_TILES = 32
+FEWEST_TILES = 16
 
 #: Bounds of a chunk of transformed tiles for a weight gradient, in elements. Small chunks stay in
 #: the cache from the transform to the product; but each goes through all of dU, so they are twice
 #: as large as that.
 LEAST_SCRATCH, MOST_SCRATCH = 1 << 19, 1 << 23
 
+#: Elements by which rows of U, and matrices of neighbouring places, lie further apart than they are
+#: long: else rows of a tile, or all its places, fall on the same few lines of the cache wherever
+#: channels are a power of two.
+LINE = 16
+
+#: Channels that are summed at once, by the taps of a window along an axis. What five taps take to
+#: reach a result is larger than that result, so their rounding errors are kept from adding up.
+CHANNELS_AT_ONCE = {3: DEPTH, 5: DEPTH // 4}
+
+
+class _Sizes(NamedTuple):
+    """Of the image and the output in two axes, and the inputs that a tile sees."""
+
+    image_height: int
+    image_width: int
+    height: int
+    width: int
+    pad_y: int
+    pad_x: int
+    places: int
+
 
 def suits(g: Geometry, count: int, itemsize: int) -> bool:
     """Whether a batch of ``count`` images is convolved faster this way."""
     e = g.extents
-    if g.window not in ((3, 3), (5, 5)) or g.stride != (1, 1) or g.dilation != (1, 1):
+    if g.window not in [(taps, taps) for taps in POINTS]:
         return False
-    tiles = count * math.prod(-(-n // tile_of(g)) for n in g.output)
     return (
-        min(e.channels, e.outputs) >= FEWEST
-        and tiles >= FEWEST_TILES
-        # A line of tiles is taken apart by vectors of four elements or more.
-        and lanes_of(itemsize) >= 4
+        g.stride == (1, 1)
+        and g.dilation == (1, 1)
+        and min(e.channels, e.outputs) >= FEWEST
+        and count * _tiles_of(g) >= FEWEST_TILES
+        # A line of tiles is taken apart by vectors of as many elements as a tile is wide, or more.
+        and lanes_of(itemsize) >= TILE
     )
 
 
-def tile_of(g: Geometry) -> int:
-    """Outputs of a tile along an axis."""
-    return SEEN + 1 - g.window[0]
+def _tiles_of(g: Geometry) -> int:
+    """Tiles of an image."""
+    return math.prod(-(-n // TILE) for n in g.output)
+
+
+def _sizes_of(g: Geometry) -> _Sizes:
+    return _Sizes(*g.image, *g.output, *g.pad, math.prod(TILE + taps - 1 for taps in g.window))
 
 
 def multiply(g: Geometry, x: Array, weight: Array, y: Array, epilogue: Any, turned: bool) -> None:
@@ -99,34 +116,33 @@ def multiply(g: Geometry, x: Array, weight: Array, y: Array, epilogue: Any, turn
     With ``turned`` the weights are those of the convolution whose ``flipped`` geometry this is: so
     y is its data gradient.
     """
-    e = g.extents
+    e, sizes = g.extents, _sizes_of(g)
     if not y.size:
         return
-    transformed = PLACES * e.groups * e.outputs * e.channels
-    panel = PLACES * (e.channels + e.outputs) * columns_of(y.itemsize)
+    transformed = e.groups * e.outputs * (sizes.places * e.channels + LINE)
+    panel = sizes.places * ((e.channels + e.outputs) * columns_of(y.itemsize) + 2 * LINE)
     # The last row of sums is read by whole vectors.
     work = workspace(transformed + num_threads() * panel + columns_of(y.itemsize), y.dtype)
-    _transform_weights(e, weight, turned, work)
-    sizes = (*g.image, *g.output, *g.pad, tile_of(g))
-    _multiply(e, sizes, x, y, epilogue, work, transformed, num_threads())
+    _transform_weights(e, sizes, weight, turned, work)
+    at_once = CHANNELS_AT_ONCE[e.reach]
+    _multiply(e, sizes, at_once, x, y, epilogue, work, transformed, num_threads())
 
 
 @kernel
-def _transform_weights(e: Any, weight: Any, turned: Any, transformed: Any) -> None:
+def _transform_weights(e: Any, sizes: Any, weight: Any, turned: Any, transformed: Any) -> None:
     """U = G g G^T of every window, [groups, outputs, places, channels]."""
     like = weight.dtype.type(0)
     size = weight.itemsize
-    wide = lanes(like)
     window = e.window
     row_step = window if turned else e.channels * window
     column_step = e.outputs * window if turned else window
     for row in prange(e.groups * e.outputs):
         first = row // e.outputs * e.outputs * e.channels * window + row % e.outputs * row_step
-        target = row * PLACES * e.channels
-        for column in range(0, e.channels, wide):
-            _windows(
-                window,
+        target = row * (sizes.places * e.channels + LINE)
+        for column in range(0, e.channels, lanes(like)):
+            transform_windows(
                 like,
+                e.reach,
                 weight.ctypes.data + (first + column * column_step) * size,
                 column_step,
                 1 if turned else 0,
@@ -140,6 +156,7 @@ def _transform_weights(e: Any, weight: Any, turned: Any, transformed: Any) -> No
 def _multiply(
     e: Any,
     sizes: Any,
+    at_once: Any,
     x: Any,
     y: Any,
     epilogue: Any,
@@ -151,10 +168,8 @@ def _multiply(
     like = y.dtype.type(0)
     size = y.itemsize
     wide = columns(like)
-    image_height, image_width, height, width, pad_y, pad_x, side = sizes
-    tall, across = (height + side - 1) // side, (width + side - 1) // side
-    narrow = _fits_half(like, across)
     count = y.size // (e.groups * e.outputs * e.positions)
+    tall, across = _lines_of_tiles(sizes)
     total = count * tall * across
     panels = (total + wide - 1) // wide
     row_tiles = (e.outputs + ROWS - 1) // ROWS
@@ -162,10 +177,11 @@ def _multiply(
     if panels * e.groups < workers:
         shares = min(row_tiles, (workers + panels * e.groups - 1) // (panels * e.groups))
     jobs = e.groups * panels * shares
-    floor = like if epilogue.rectify else y.dtype.type(-np.inf)
+    u_row = sizes.places * e.channels + LINE
+    v_step, m_step = e.channels * wide + LINE, e.outputs * wide + LINE
     for worker in prange(workers):
-        v = transformed + worker * PLACES * (e.channels + e.outputs) * wide
-        m = v + PLACES * e.channels * wide
+        v = transformed + worker * sizes.places * (v_step + m_step)
+        m = v + sizes.places * v_step
         for job in range(jobs * worker // workers, jobs * (worker + 1) // workers):
             group = job // (panels * shares)
             share = job % shares
@@ -176,44 +192,24 @@ def _multiply(
 
             lane = 0
             while lane < tiles:
-                n, line, column, run = _run(first + lane, tiles - lane, tall, across, lanes(like))
-                top = side * line - pad_y
-                left = side * column - pad_x
-                plane = (n * e.groups + group) * e.channels * e.plane
-                source = x.ctypes.data + (plane + top * image_width + left) * size
-                target = work.ctypes.data + (v + lane) * size
-                for _ in range(e.channels):
-                    _inputs(
-                        side,
-                        narrow,
-                        like,
-                        source,
-                        image_width,
-                        -top,
-                        image_height - top,
-                        -left,
-                        min(image_width - left, side * (run - 1) + SEEN),
-                        target,
-                        e.channels * wide,
-                        run,
-                    )
-                    source += e.plane * size
-                    target += wide * size
-                lane += run
+                run = _run(sizes, like, first + lane, tiles - lane)
+                _inputs(e, sizes, x, group, run, work, v + lane, wide, v_step)
+                lane += run.tiles
 
-            for place in range(PLACES):
-                u = (group * e.outputs * PLACES + place) * e.channels
-                for c in range(0, e.channels, DEPTH):
+            for place in range(sizes.places):
+                u = u_row * group * e.outputs + place * e.channels
+                for c in range(0, e.channels, at_once):
                     for row in range(first_row, end_row, ROWS):
+                        a = u + row * u_row + c
                         multiply_tile(
                             like,
-                            min(DEPTH, e.channels - c),
-                            work.ctypes.data + (u + row * PLACES * e.channels + c) * size,
-                            PLACES * e.channels,
+                            min(at_once, e.channels - c),
+                            work.ctypes.data + a * size,
+                            u_row,
                             1,
-                            work.ctypes.data + (v + (place * e.channels + c) * wide) * size,
+                            work.ctypes.data + (v + place * v_step + c * wide) * size,
                             wide,
-                            work.ctypes.data + (m + (place * e.outputs + row) * wide) * size,
+                            work.ctypes.data + (m + place * m_step + row * wide) * size,
                             wide,
                             min(ROWS, end_row - row),
                             tiles,
@@ -222,52 +218,33 @@ def _multiply(
 
             lane = 0
             while lane < tiles:
-                n, line, column, run = _run(first + lane, tiles - lane, tall, across, lanes(like))
+                run = _run(sizes, like, first + lane, tiles - lane)
                 for row in range(first_row, end_row):
-                    output = group * e.outputs + row
-                    at = (n * e.groups * e.outputs + output) * e.positions
-                    at += side * (line * width + column)
-                    adds = epilogue.addend.size > 0
-                    addend = epilogue.addend if adds else y
                     _sums(
-                        side,
-                        narrow,
-                        like,
-                        work.ctypes.data + (m + row * wide + lane) * size,
-                        e.outputs * wide,
-                        y.ctypes.data + at * size,
-                        width,
-                        height - side * line,
-                        min(width - side * column, side * run),
-                        epilogue.scale[output] if epilogue.scale.size > 0 else y.dtype.type(1),
-                        epilogue.bias[output] if epilogue.bias.size > 0 else like,
-                        floor,
-                        addend.ctypes.data + at * size,
-                        1 if adds else 0,
+                        e, sizes, work, m + row * wide + lane, m_step, group, row, run, y, epilogue
                     )
-                lane += run
+                lane += run.tiles
 
 
 def add_weights(g: Geometry, x: Array, dy: Array, dweight: Array) -> None:
     """dweight += the gradient, from images x and the output gradient dy; all arrays are flat."""
-    e = g.extents
+    e, sizes = g.extents, _sizes_of(g)
     wide = columns_of(x.itemsize)
-    count = dy.size // (e.groups * e.outputs * e.positions)
-    total = count * math.prod(-(-n // tile_of(g)) for n in g.output)
-    sums = PLACES * e.outputs * e.channels
-    each = PLACES * (e.outputs + e.channels)
+    total = dy.size // (e.groups * e.outputs * e.positions) * _tiles_of(g)
+    sums = e.outputs * (sizes.places * e.channels + LINE)
+    each = sizes.places * (e.outputs + e.channels)
     scratch = min(max(2 * sums, LEAST_SCRATCH), MOST_SCRATCH)
     chunk = min(total, max(wide, scratch // each // wide * wide))
     # A distance between rows that is no power of two: those would share a place in the cache.
     row = -(-chunk // wide) * wide + wide // 2
-    work = workspace(sums + each * row + num_threads() * DEPTH * wide, x.dtype)
-    sizes = (*g.image, *g.output, *g.pad, tile_of(g))
+    transformed = each * row + 2 * sizes.places * LINE
+    work = workspace(sums + transformed + num_threads() * DEPTH * wide, x.dtype)
     for group in range(e.groups):
         for first in range(0, total, chunk):
             tiles = min(chunk, total - first)
             _transform_tiles(e, sizes, group, first, tiles, row, x, dy, work, sums)
-            _add_products(e, first, tiles, row, work, sums, num_threads())
-        _add_windows(e, group, work, dweight)
+            _add_products(e, sizes, first, tiles, row, work, sums, num_threads())
+        _add_windows(e, sizes, group, work, dweight)
 
 
 @kernel
@@ -283,81 +260,50 @@ def _transform_tiles(
     work: Any,
     sums: Any,
 ) -> None:
-    """V [36, channels, row] and W [36, outputs, row], which stand behind dU in ``work``."""
+    """V [places, channels, row] and W [places, outputs, row], which stand behind dU in ``work``."""
     like = x.dtype.type(0)
-    size = x.itemsize
     wide = columns(like)
-    image_height, image_width, height, width, pad_y, pad_x, side = sizes
-    tall, across = (height + side - 1) // side, (width + side - 1) // side
-    narrow = _fits_half(like, across)
+    v_step, w_step = e.channels * row + LINE, e.outputs * row + LINE
+    w = sums + sizes.places * v_step
     for panel in prange((tiles + wide - 1) // wide):
         lane = panel * wide
         end = min(tiles, lane + wide)
         while lane < end:
-            n, line, column, run = _run(first + lane, end - lane, tall, across, lanes(like))
-            top = side * line - pad_y
-            left = side * column - pad_x
-            plane = (n * e.groups + group) * e.channels * e.plane
-            source = x.ctypes.data + (plane + top * image_width + left) * size
-            target = work.ctypes.data + (sums + lane) * size
-            for _ in range(e.channels):
-                _inputs(
-                    side,
-                    narrow,
-                    like,
-                    source,
-                    image_width,
-                    -top,
-                    image_height - top,
-                    -left,
-                    min(image_width - left, side * (run - 1) + SEEN),
-                    target,
-                    e.channels * row,
-                    run,
-                )
-                source += e.plane * size
-                target += row * size
-            plane = (n * e.groups + group) * e.outputs * e.positions
-            source = dy.ctypes.data + (plane + side * (line * width + column)) * size
-            target = work.ctypes.data + (sums + PLACES * e.channels * row + lane) * size
-            for _ in range(e.outputs):
-                _gradients(
-                    side,
-                    narrow,
-                    like,
-                    source,
-                    width,
-                    height - side * line,
-                    min(width - side * column, side * run),
-                    target,
-                    e.outputs * row,
-                    run,
-                )
-                source += e.positions * size
-                target += row * size
-            lane += run
+            run = _run(sizes, like, first + lane, end - lane)
+            _inputs(e, sizes, x, group, run, work, sums + lane, row, v_step)
+            _gradients(e, sizes, dy, group, run, work, w + lane, row, w_step)
+            lane += run.tiles
 
 
 @kernel
 def _add_products(
-    e: Any, first: Any, tiles: Any, row: Any, work: Any, sums: Any, workers: Any
+    e: Any,
+    sizes: Any,
+    first: Any,
+    tiles: Any,
+    row: Any,
+    work: Any,
+    sums: Any,
+    workers: Any,
 ) -> None:
     """dU += W V^T for every place; for the first tiles dU = W V^T."""
     like = work.dtype.type(0)
     size = work.itemsize
     wide = columns(like)
     panels = (e.channels + wide - 1) // wide
-    jobs = PLACES * panels
-    w = sums + PLACES * e.channels * row
+    jobs = sizes.places * panels
+    u_row = sizes.places * e.channels + LINE
+    v_step, w_step = e.channels * row + LINE, e.outputs * row + LINE
+    w = sums + sizes.places * v_step
     for worker in prange(workers):
-        panel = w + PLACES * e.outputs * row + worker * DEPTH * wide
+        panel = w + sizes.places * w_step + worker * DEPTH * wide
         for job in range(jobs * worker // workers, jobs * (worker + 1) // workers):
             place = job // panels
             channel = job % panels * wide
             count = min(wide, e.channels - channel)
             for tile in range(0, tiles, DEPTH):
                 steps = min(DEPTH, tiles - tile)
-                v = sums + (place * e.channels + channel) * row + tile
+                v = sums + place * v_step + channel * row + tile
                 for i in range(0, count, lanes(like)):
                     for j in range(0, steps, lanes(like)):
                         transpose_block(
@@ -370,8 +316,8 @@ def _add_products(
                             steps - j,
                         )
                 for output in range(0, e.outputs, ROWS):
-                    a = w + (place * e.outputs + output) * row + tile
-                    c = (output * PLACES + place) * e.channels + channel
+                    a = w + place * w_step + output * row + tile
+                    c = output * u_row + place * e.channels + channel
                     multiply_tile(
                         like,
                         steps,
@@ -381,7 +327,7 @@ def _add_products(
                         work.ctypes.data + panel * size,
                         wide,
                         work.ctypes.data + c * size,
-                        PLACES * e.channels,
+                        u_row,
                         min(ROWS, e.outputs - output),
                         count,
                         first + tile,
@@ -389,209 +335,159 @@ def _add_products(
 
 
 @kernel
-def _add_windows(e: Any, group: Any, work: Any, dweight: Any) -> None:
+def _add_windows(e: Any, sizes: Any, group: Any, work: Any, dweight: Any) -> None:
     """dweight += G^T dU G of every window of a group."""
     like = work.dtype.type(0)
     size = work.itemsize
-    wide = lanes(like)
     for output in prange(e.outputs):
-        for channel in range(0, e.channels, wide):
+        for channel in range(0, e.channels, lanes(like)):
             target = ((group * e.outputs + output) * e.channels + channel) * e.window
-            _add(
-                e.window,
+            add_windows(
                 like,
-                work.ctypes.data + (output * PLACES * e.channels + channel) * size,
+                e.reach,
+                work.ctypes.data + (output * (sizes.places * e.channels + LINE) + channel) * size,
                 e.channels,
                 dweight.ctypes.data + target * size,
                 e.channels - channel,
             )
 
 
-@inline
-def _fits_half(like: Any, across: Any) -> Any:
-    """Whether half a vector, if it has four lanes, holds a line of tiles."""
-    return lanes(like) >= 8 and 2 * across <= lanes(like)
+class _Run(NamedTuple):
+    """Neighbouring tiles on a line of them."""
+
+    image: int
+    line: int
+    column: int
+    tiles: int
 
 
 @inline
-def _run(tile: Any, most: Any, tall: Any, across: Any, wide: Any) -> Any:
-    """(image, line of tiles, first column, how many) of neighbours from a tile on."""
+def _lines_of_tiles(sizes: Any) -> Any:
+    """Lines of tiles in an image, and tiles on each."""
+    return (sizes.height + TILE - 1) // TILE, (sizes.width + TILE - 1) // TILE
+
+
+@inline
+def _run(sizes: Any, like: Any, tile: Any, most: Any) -> Any:
+    """The tiles from one on that share its line, a vector of them or ``most``."""
+    tall, across = _lines_of_tiles(sizes)
     line = tile // across
     column = tile - line * across
-    n = line // tall
-    return n, line - n * tall, column, min(min(across - column, most), wide)
-
-
-# The transforms of either size: tiles of 4 x 4 belong to windows of 3 x 3, of 2 x 2 to 5 x 5.
+    image = line // tall
+    return _Run(image, line - image * tall, column, min(min(across - column, most), lanes(like)))
 
 
 @inline
-def _windows(
-    window: Any,
-    like: Any,
-    source: Any,
-    source_step: Any,
-    turned: Any,
-    target: Any,
-    target_step: Any,
-    count: Any,
-) -> None:
-    """See ``transform_windows``."""
-    if window == 9:
-        transform_windows_3(like, source, source_step, turned, target, target_step, count)
-    else:
-        transform_windows_5(like, source, source_step, turned, target, target_step, count)
+def _narrow(sizes: Any, like: Any) -> Any:
+    """1 where half a vector of four lanes or more holds a line of tiles, else 0."""
+    _, across = _lines_of_tiles(sizes)
+    return 1 if lanes(like) >= 2 * TILE and 2 * across <= lanes(like) else 0
 
 
 @inline
 def _inputs(
-    side: Any,
-    narrow: Any,
-    like: Any,
-    source: Any,
-    source_row: Any,
-    top: Any,
-    bottom: Any,
-    low: Any,
-    high: Any,
-    target: Any,
-    target_step: Any,
-    count: Any,
-) -> None:
-    """See ``transform_inputs``."""
-    if narrow:
-        if side == 4:
-            transform_inputs_4_half(
-                like, source, source_row, top, bottom, low, high, target, target_step, count
-            )
-        else:
-            transform_inputs_2_half(
-                like, source, source_row, top, bottom, low, high, target, target_step, count
-            )
-    elif side == 4:
-        transform_inputs_4(
-            like, source, source_row, top, bottom, low, high, target, target_step, count
-        )
-    else:
-        transform_inputs_2(
-            like, source, source_row, top, bottom, low, high, target, target_step, count
-        )
-
-
-@inline
-def _sums(
-    side: Any,
-    narrow: Any,
-    like: Any,
-    source: Any,
-    source_step: Any,
+    e: Any,
+    sizes: Any,
+    x: Any,
+    group: Any,
+    run: Any,
+    work: Any,
     target: Any,
     target_row: Any,
-    rows: Any,
-    columns: Any,
-    scale: Any,
-    bias: Any,
-    floor: Any,
-    addend: Any,
-    adds: Any,
+    target_step: Any,
 ) -> None:
-    """See ``transform_sums``."""
-    if narrow:
-        if side == 4:
-            transform_sums_4_half(
-                like,
-                source,
-                source_step,
-                target,
-                target_row,
-                rows,
-                columns,
-                scale,
-                bias,
-                floor,
-                addend,
-                adds,
-            )
-        else:
-            transform_sums_2_half(
-                like,
-                source,
-                source_step,
-                target,
-                target_row,
-                rows,
-                columns,
-                scale,
-                bias,
-                floor,
-                addend,
-                adds,
-            )
-    elif side == 4:
-        transform_sums_4(
-            like,
-            source,
-            source_step,
-            target,
-            target_row,
-            rows,
-            columns,
-            scale,
-            bias,
-            floor,
-            addend,
-            adds,
-        )
-    else:
-        transform_sums_2(
-            like,
-            source,
-            source_step,
-            target,
-            target_row,
-            rows,
-            columns,
-            scale,
-            bias,
-            floor,
-            addend,
-            adds,
-        )
+    """The columns of V, from ``target`` on, that a run of tiles has."""
+    like = x.dtype.type(0)
+    size = x.itemsize
+    top = TILE * run.line - sizes.pad_y
+    left = TILE * run.column - sizes.pad_x
+    plane = (run.image * e.groups + group) * e.channels * e.plane
+    transform_inputs(
+        like,
+        e.reach,
+        _narrow(sizes, like),
+        x.ctypes.data + (plane + top * sizes.image_width + left) * size,
+        sizes.image_width,
+        e.plane,
+        -top,
+        sizes.image_height - top,
+        -left,
+        min(sizes.image_width - left, TILE * run.tiles + e.reach - 1),
+        work.ctypes.data + target * size,
+        target_row,
+        target_step,
+        e.channels,
+        run.tiles,
+    )
 
 
 @inline
 def _gradients(
-    side: Any,
-    narrow: Any,
-    like: Any,
-    source: Any,
-    source_row: Any,
-    rows: Any,
-    columns: Any,
+    e: Any,
+    sizes: Any,
+    dy: Any,
+    group: Any,
+    run: Any,
+    work: Any,
     target: Any,
+    target_row: Any,
     target_step: Any,
-    count: Any,
 ) -> None:
-    """See ``transform_gradients``."""
-    if narrow:
-        if side == 4:
-            transform_gradients_4_half(
-                like, source, source_row, rows, columns, target, target_step, count
-            )
-        else:
-            transform_gradients_2_half(
-                like, source, source_row, rows, columns, target, target_step, count
-            )
-    elif side == 4:
-        transform_gradients_4(like, source, source_row, rows, columns, target, target_step, count)
-    else:
-        transform_gradients_2(like, source, source_row, rows, columns, target, target_step, count)
+    """The columns of W, from ``target`` on, that a run of tiles has."""
+    like = dy.dtype.type(0)
+    size = dy.itemsize
+    plane = (run.image * e.groups + group) * e.outputs * e.positions
+    transform_gradients(
+        like,
+        e.reach,
+        _narrow(sizes, like),
+        dy.ctypes.data + (plane + TILE * (run.line * sizes.width + run.column)) * size,
+        sizes.width,
+        e.positions,
+        sizes.height - TILE * run.line,
+        min(sizes.width - TILE * run.column, TILE * run.tiles),
+        work.ctypes.data + target * size,
+        target_row,
+        target_step,
+        e.outputs,
+        run.tiles,
+    )
 
 
 @inline
-def _add(window: Any, like: Any, source: Any, source_step: Any, target: Any, count: Any) -> None:
-    """See ``add_windows``."""
-    if window == 9:
-        add_windows_3(like, source, source_step, target, count)
-    else:
-        add_windows_5(like, source, source_step, target, count)
+def _sums(
+    e: Any,
+    sizes: Any,
+    work: Any,
+    source: Any,
+    source_step: Any,
+    group: Any,
+    row: Any,
+    run: Any,
+    y: Any,
+    epilogue: Any,
+) -> None:
+    """What a run of tiles has of one output of a group, from the columns of M at ``source``."""
+    like = y.dtype.type(0)
+    size = y.itemsize
+    output = group * e.outputs + row
+    at = (run.image * e.groups * e.outputs + output) * e.positions
+    at += TILE * (run.line * sizes.width + run.column)
+    adds = epilogue.addend.size > 0
+    addend = epilogue.addend if adds else y
+    transform_sums(
+        like,
+        e.reach,
+        _narrow(sizes, like),
+        work.ctypes.data + source * size,
+        source_step,
+        y.ctypes.data + at * size,
+        sizes.width,
+        sizes.height - TILE * run.line,
+        min(sizes.width - TILE * run.column, TILE * run.tiles),
+        epilogue.scale[output] if epilogue.scale.size > 0 else y.dtype.type(1),
+        epilogue.bias[output] if epilogue.bias.size > 0 else like,
+        like if epilogue.rectify else y.dtype.type(-np.inf),
+        addend.ctypes.data + at * size,
+        1 if adds else 0,
+    )
