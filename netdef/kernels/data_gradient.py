@@ -23,10 +23,10 @@ from typing import Any
 
 from netdef.blob import Array
 from netdef.jit import inline, kernel, num_threads, prange, workspace
+from netdef.kernels.blocks import copy_rows
 from netdef.kernels.geometry import Geometry
 from netdef.kernels.lanes import LANES, load_part, store_part
 from netdef.kernels.microkernel import DEPTH, ROWS, columns, columns_of, multiply_tile
-from netdef.kernels.vectors import copy_lanes, lanes
 
 #: Positions whose gradients are scattered together: a whole number of tiles on any machine, and the
 #: same on all, so that the order of the sums is too.
@@ -89,7 +89,16 @@ def _scatter(
                 dx[i] = like
             for p in range(0, e.positions, SCATTER):
                 count = min(SCATTER, e.positions - p)
-                _pack(e, dy, member * e.outputs * e.positions + p, count, work, packed, across)
+                gradient = member * e.outputs * e.positions + p
+                copy_rows(
+                    like,
+                    work.ctypes.data + packed * size,
+                    across,
+                    dy.ctypes.data + gradient * size,
+                    e.positions,
+                    e.outputs,
+                    count,
+                )
                 for c in range(first_channel, end_channel, block):
                     some = min(block, end_channel - c)
                     for t in range(0, some * e.window, ROWS):
@@ -130,20 +139,6 @@ def _scatter(
                                 at,
                             )
                             row += e.reach * across
-
-
-@inline
-def _pack(e: Any, dy: Any, at: Any, count: Any, work: Any, packed: Any, across: Any) -> None:
-    """Columns ``at`` to ``at + count`` of dy, [outputs, positions], as [outputs, across]."""
-    like = dy.dtype.type(0)
-    size = dy.itemsize
-    for lane in range(0, count, lanes(like)):
-        source_address = dy.ctypes.data + (at + lane) * size
-        target = work.ctypes.data + (packed + lane) * size
-        for _ in range(e.outputs):
-            copy_lanes(like, target, source_address, 0, count - lane, lanes(like))
-            source_address += e.positions * size
-            target += across * size
 
 
 @inline

@@ -30,9 +30,9 @@ from typing import Any
 import numpy as np
 
 from netdef.blob import Array
-from netdef.jit import inline, kernel, num_threads, prange, workspace
+from netdef.jit import kernel, num_threads, prange, workspace
+from netdef.kernels.blocks import copy_rows, transpose
 from netdef.kernels.microkernel import DEPTH, ROWS, columns, columns_of, multiply_tile
-from netdef.kernels.vectors import copy_lanes, lanes, transpose_block
 
 #: Panels that a job takes at once: with DEPTH they fill a part of the second-level cache.
 GROUP = 8
@@ -125,7 +125,9 @@ def _detour(n: int, itemsize: int) -> int:
 @kernel
 def _pack(b: Any, row: Any, column: Any, k: Any, n: Any, packed: Any) -> None:
     """The panels of all slices of k, one slice after the other: [slice, panel, depth, columns]."""
-    wide = columns(b[0])
+    like = b.dtype.type(0)
+    size = b.itemsize
+    wide = columns(like)
     panels = (n + wide - 1) // wide
     slices = (k + DEPTH - 1) // DEPTH
     for job in prange(slices * panels):
@@ -134,26 +136,14 @@ def _pack(b: Any, row: Any, column: Any, k: Any, n: Any, packed: Any) -> None:
         depth = min(DEPTH, k - k0)
         target = (k0 * panels + job % panels * depth) * wide
         count = min(wide, n - first)
+        panel = packed.ctypes.data + target * size
         if column == 1:
-            _pack_rows(b, k0 * row + first, row, depth, count, packed, target)
+            source = b.ctypes.data + (k0 * row + first) * size
+            copy_rows(like, panel, wide, source, row, depth, count)
         else:
             # The factor is transposed: its columns are rows, whose elements are neighbours.
-            _transpose(b, k0 + first * column, column, count, depth, packed, target, wide)
-
-
-@inline
-def _pack_rows(b: Any, at: Any, row: Any, depth: Any, count: Any, packed: Any, target: Any) -> None:
-    """A panel whose rows are neighbours in b."""
-    like = b.dtype.type(0)
-    size = b.itemsize
-    wide = columns(like)
-    for lane in range(0, wide, lanes(like)):
-        source = b.ctypes.data + (at + lane) * size
-        to = packed.ctypes.data + (target + lane) * size
-        for _ in range(depth):
-            copy_lanes(like, to, source, 0, count - lane, lanes(like))
-            source += row * size
-            to += wide * size
+            source = b.ctypes.data + (k0 + first * column) * size
+            transpose(like, panel, wide, source, column, count, depth)
 
 
 @kernel
@@ -200,15 +190,14 @@ def _multiply(
                 c_row = scratch_row
                 base = packed.ctypes.data
                 if accumulate:
-                    _transpose(
-                        c_flat,
-                        first_panel * wide * m + first_row,
+                    transpose(
+                        like,
+                        packed.ctypes.data + at * size,
+                        c_row,
+                        c_flat.ctypes.data + (first_panel * wide * m + first_row) * size,
                         m,
                         count,
                         end_row - first_row,
-                        packed,
-                        at,
-                        c_row,
                     )
             else:
                 at = first_row * n + first_panel * wide
@@ -235,33 +224,12 @@ def _multiply(
                             add,
                         )
             if transposed:
-                _transpose(
-                    packed,
-                    at,
+                transpose(
+                    like,
+                    c_flat.ctypes.data + (first_panel * wide * m + first_row) * size,
+                    m,
+                    packed.ctypes.data + at * size,
                     c_row,
                     end_row - first_row,
                     count,
-                    c_flat,
-                    first_panel * wide * m + first_row,
-                    m,
                 )
-
-
-@inline
-def _transpose(
-    x: Any, x_at: Any, x_row: Any, rows: Any, columns: Any, y: Any, y_at: Any, y_row: Any
-) -> None:
-    """y[j, i] = x[i, j] for a matrix in each of two flat arrays."""
-    like = x.dtype.type(0)
-    size = x.itemsize
-    for i in range(0, rows, lanes(like)):
-        for j in range(0, columns, lanes(like)):
-            transpose_block(
-                like,
-                y.ctypes.data + (y_at + j * y_row + i) * size,
-                y_row,
-                x.ctypes.data + (x_at + i * x_row + j) * size,
-                x_row,
-                rows - i,
-                columns - j,
-            )

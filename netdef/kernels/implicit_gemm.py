@@ -33,6 +33,7 @@ import numpy as np
 
 from netdef.blob import Array
 from netdef.jit import inline, kernel, num_threads, prange, workspace
+from netdef.kernels.blocks import copy_rows
 from netdef.kernels.geometry import Geometry
 from netdef.kernels.im2col import gather
 from netdef.kernels.microkernel import (
@@ -44,7 +45,7 @@ from netdef.kernels.microkernel import (
     multiply_tile,
     multiply_tile_ahead,
 )
-from netdef.kernels.vectors import VECTOR_BYTES, copy_lanes, lanes
+from netdef.kernels.vectors import VECTOR_BYTES
 
 #: Panels that a job gathers at once: with DEPTH they take half of a second-level cache of 512 KiB.
 PANELS = 8
@@ -211,7 +212,7 @@ def _multiply(
                         a_row, a_column = at.row, at.column
                         if a_column == 1 and a_row * size % WAY == 0 and end - first > wide:
                             piece = work.ctypes.data + left_at * size
-                            _copy_rows(like, size, a, a_row, rows, steps, piece)
+                            copy_rows(like, piece, PIECE_ROW, a, a_row, rows, steps)
                             a, a_row = piece, PIECE_ROW
                         for j in range(first, end, wide):
                             b = panel_at + (j - first) * taps_here + (t - begin) * wide
@@ -273,16 +274,6 @@ def _seen(e: Any, group: Any, channel: Any, j: Any) -> Any:
     """Where a pointwise convolution reads a channel of a group at position j of the batch."""
     n = j // e.positions
     return ((n * e.groups + group) * e.channels + channel) * e.plane + j - n * e.positions
-
-
-@inline
-def _copy_rows(like: Any, size: Any, a: Any, a_row: Any, rows: Any, steps: Any, piece: Any) -> None:
-    """A piece of the left factor, with rows PIECE_ROW elements apart."""
-    for i in range(rows):
-        for k in range(0, steps, lanes(like)):
-            source = a + (i * a_row + k) * size
-            target = piece + (i * PIECE_ROW + k) * size
-            copy_lanes(like, target, source, 0, steps - k, steps - k)
 
 
 @inline

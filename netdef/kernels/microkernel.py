@@ -20,7 +20,8 @@ anywhere.
 
 BLIS packs both factors. Here only b has to stand in vectors: numbers of a are broadcast, which
 costs the same from any address, so a is read where it is, through the distances between its rows
-and between its columns. Weights are therefore never copied.
+and between its columns, or through tables of these. Weights are therefore never copied, and images
+need not be unrolled where their columns are the left factor.
 
 Fewer rows or columns take smaller tiles, and masks where those do not end with c, so nothing beyond
 the edges of c is read or written.
@@ -95,7 +96,38 @@ def multiply_tile(
 
     def codegen(context: Any, builder: Any, signature: Any, args: Any) -> Any:
         vectors = Vectors(context.get_value_type(signature.args[0]))
-        builder.call(_whole(builder.module, vectors, fetches=False), args[1:])
+        builder.call(_whole(builder.module, vectors, ""), args[1:])
+        return context.get_dummy_value()
+
+    return signature, codegen
+
+
+@intrinsic  # type: ignore[untyped-decorator]
+def multiply_tile_apart(
+    typingctx: Any,
+    like: Any,
+    k: Any,
+    a: Any,
+    a_rows: Any,
+    a_columns: Any,
+    b: Any,
+    b_row: Any,
+    c: Any,
+    c_row: Any,
+    rows: Any,
+    lanes: Any,
+    accumulate: Any,
+) -> Any:
+    """``multiply_tile`` for a left factor whose rows and columns lie anywhere.
+
+    ``a_rows`` and ``a_columns`` are the addresses of two tables, int64 [rows] and [k]: row i of
+    column j is the element behind ``a`` by the sum of their entries.
+    """
+    signature = types.void(like, *[types.int64] * 11)
+
+    def codegen(context: Any, builder: Any, signature: Any, args: Any) -> Any:
+        vectors = Vectors(context.get_value_type(signature.args[0]))
+        builder.call(_whole(builder.module, vectors, _APART), args[1:])
         return context.get_dummy_value()
 
     return signature, codegen
@@ -128,43 +160,53 @@ def multiply_tile_ahead(
 
     def codegen(context: Any, builder: Any, signature: Any, args: Any) -> Any:
         vectors = Vectors(context.get_value_type(signature.args[0]))
-        builder.call(_whole(builder.module, vectors, fetches=True), args[1:])
+        builder.call(_whole(builder.module, vectors, _AHEAD), args[1:])
         return context.get_dummy_value()
 
     return signature, codegen
 
 
 _I64 = ir.IntType(64)
+_TABLE = _I64.as_pointer()
+
+#: Kinds of tile: the left factor in tables; and one that asks for what is wanted next.
+_APART, _AHEAD = ".apart", ".ahead"
 
 
 def _number(n: int) -> Any:
     return ir.Constant(_I64, n)
 
 
-def _whole(module: Any, vectors: Vectors, fetches: bool) -> Any:
-    """The function (k, a, a_row, a_column, b, b_row, c, c_row, rows, lanes, accumulate) and, where
-    it ``fetches``, (ahead, ahead_row).
+def _whole(module: Any, vectors: Vectors, kind: str) -> Any:
+    """The function (k, a, a_row, a_column, b, b_row, c, c_row, rows, lanes, accumulate); where it
+    is ``_APART`` a_row and a_column are tables, where ``_AHEAD`` (ahead, ahead_row) follow.
 
     A function of its own, not part of whatever calls it: so its registers are allotted once and
     well, and a kernel that calls it from three places compiles it once.
     """
-    name = f"netdef.multiply_tile{'.ahead' if fetches else ''}.{vectors.name}"
+    name = f"netdef.multiply_tile{kind}.{vectors.name}"
     if name in module.globals:
         return module.globals[name]
-    function = _declare(module, name, 13 if fetches else 11)
+    function = _declare(module, name, 13 if kind == _AHEAD else 11)
     k, a, a_row, a_column, b, b_row, c, c_row, rows, lanes, accumulate, *ahead = function.args
     builder = ir.IRBuilder(function.append_basic_block("entry"))
 
     def part(count: int, across: int, done: Any) -> None:
         """Call for the tile of ``count`` rows and ``across`` vectors behind ``done`` rows."""
         skipped = builder.mul(done, _number(vectors.size))
-        first_a = builder.add(a, builder.mul(skipped, a_row))
+        first_a, first_row = a, a_row
+        if kind == _APART:
+            first_row = builder.add(a_row, builder.mul(done, _number(8)))
+        else:
+            first_a = builder.add(a, builder.mul(skipped, a_row))
         first_c = builder.add(c, builder.mul(skipped, c_row))
-        given = [k, first_a, a_row, a_column, b, b_row, first_c, c_row, lanes, accumulate]
-        # At the edges of c it is not worth functions of their own.
+        given = [k, first_a, first_row, a_column, b, b_row, first_c, c_row, lanes, accumulate]
+        # At the edges of c it is not worth to look ahead.
         whole = (count, across) == (ROWS, VECTORS)
-        tile = _tile(module, vectors, count, across, fetches and whole)
-        builder.call(tile, [*given, *ahead] if whole else given)
+        if kind == _AHEAD and not whole:
+            builder.call(_tile(module, vectors, count, across, ""), given)
+        else:
+            builder.call(_tile(module, vectors, count, across, kind), [*given, *ahead])
 
     narrow = builder.icmp_signed("<=", lanes, _number(vectors.lanes))
     with builder.if_else(narrow) as branches:
@@ -191,49 +233,72 @@ def _declare(module: Any, name: str, arguments: int) -> Any:
     return function
 
 
-def _tile(module: Any, vectors: Vectors, rows: int, across: int, fetches: bool) -> Any:
+def _as_it_is(module: Any) -> Any:
+    """What keeps a loop from being unrolled: two steps with tables want more registers than are."""
+    disable = module.add_metadata([ir.MetaDataString(module, "llvm.loop.unroll.disable")])
+    loop = module.add_metadata([disable])
+    loop.operands = (loop, disable)  # a loop is known by a node that begins with itself
+    return loop
+
+
+def _tile(module: Any, vectors: Vectors, rows: int, across: int, kind: str) -> Any:
     """The function of one size: its arguments are those of the whole, without ``rows``."""
-    name = f"netdef.multiply_tile{'.ahead' if fetches else ''}.{vectors.name}.{rows}x{across}"
+    name = f"netdef.multiply_tile{kind}.{vectors.name}.{rows}x{across}"
     if name in module.globals:
         return module.globals[name]
-    function = _declare(module, name, 12 if fetches else 10)
+    function = _declare(module, name, 12 if kind == _AHEAD else 10)
     k, a, a_row, a_column, b, b_row, c, c_row, lanes, accumulate, *ahead = function.args
     entry = function.append_basic_block("entry")
     loop = function.append_basic_block("depth")
     done = function.append_basic_block("done")
     builder = ir.IRBuilder(entry)
     a0, b0, c0 = (vectors.pointer(builder, address) for address in (a, b, c))
+    if kind == _APART:
+        table = builder.inttoptr(a_row, _TABLE)
+        places = [builder.load(builder.gep(table, [_number(i)])) for i in range(rows)]
+        table = builder.inttoptr(a_column, _TABLE)
+        first = builder.gep(a0, [builder.load(table)])
+    else:
+        first = a0
+        places = [builder.mul(a_row, _number(i)) for i in range(rows)]
     builder.branch(loop)
 
     builder.position_at_end(loop)
     step, pa, pb = (builder.phi(t) for t in (_I64, a0.type, b0.type))
     step.add_incoming(_number(0), entry)
-    pa.add_incoming(a0, entry)
+    pa.add_incoming(first, entry)
     pb.add_incoming(b0, entry)
     sums = [[builder.phi(vectors.type) for _ in range(across)] for _ in range(rows)]
     for row in sums:
         for phi in row:
             phi.add_incoming(vectors.zero, entry)
-    if fetches:
-        first, row = ahead
-        place = builder.gep(vectors.pointer(builder, first), [builder.mul(step, row)])
+    if kind == _AHEAD:
+        begin, row = ahead
+        place = builder.gep(vectors.pointer(builder, begin), [builder.mul(step, row)])
         vectors.prefetch(builder, place)
     wide = [
         vectors.load(builder, builder.gep(pb, [_number(j * vectors.lanes)])) for j in range(across)
     ]
     new = []
     for i in range(rows):
-        scalar = builder.load(builder.gep(pa, [builder.mul(a_row, _number(i))]))
-        factor = vectors.broadcast(builder, scalar)
+        factor = vectors.broadcast(builder, builder.load(builder.gep(pa, [places[i]])))
         new.append([vectors.fma(builder, factor, wide[j], sums[i][j]) for j in range(across)])
     following = builder.add(step, _number(1))
     step.add_incoming(following, loop)
-    pa.add_incoming(builder.gep(pa, [a_column]), loop)
+    if kind == _APART:
+        last = builder.sub(k, _number(1))
+        more = builder.icmp_signed("<", following, last)
+        at = builder.load(builder.gep(table, [builder.select(more, following, last)]))
+        pa.add_incoming(builder.gep(a0, [at]), loop)
+    else:
+        pa.add_incoming(builder.gep(pa, [a_column]), loop)
     pb.add_incoming(builder.gep(pb, [b_row]), loop)
     for i in range(rows):
         for j in range(across):
             sums[i][j].add_incoming(new[i][j], loop)
-    builder.cbranch(builder.icmp_signed("<", following, k), loop, done)
+    again = builder.cbranch(builder.icmp_signed("<", following, k), loop, done)
+    if kind == _APART:
+        again.set_metadata("llvm.loop", _as_it_is(module))
 
     builder.position_at_end(done)
     masks = [

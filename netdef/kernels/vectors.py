@@ -131,6 +131,17 @@ def lanes(typingctx: Any, like: Any) -> Any:
     return types.int64(like), codegen
 
 
+@intrinsic  # type: ignore[untyped-decorator]
+def size_of(typingctx: Any, like: Any) -> Any:
+    """Bytes of an element of the type of ``like``: a constant in compiled code."""
+    size = like.bitwidth // 8
+
+    def codegen(context: Any, builder: Any, signature: Any, args: Any) -> Any:
+        return ir.Constant(_I64, size)
+
+    return types.int64(like), codegen
+
+
 def _copy(stride: int) -> Any:
     """The intrinsic that copies one vector whose elements lie ``stride`` apart."""
 

@@ -2,17 +2,21 @@
 
     dw[m, t] += sum over images n, positions p of  dy[n, m, p] column[n, t, p]
 
-is a matrix product over positions. The left factor, dy, is read in place; of the right one,
-column^T, a job makes the panels it needs: it gathers a few taps at DEPTH positions, as the forward
-product does, and transposes them in registers::
+is a matrix product over positions. The micro-kernel reads its left factor number by number, from
+anywhere; only the right one has to stand in panels of vectors. So dy is transposed into panels, and
+what the taps see is read from the images, through two tables: where in an image each tap begins,
+and where behind that each position is. Nothing is unrolled::
 
-                                    taps, in panels
-                                   +---+---+---+
-      slice of DEPTH positions     |   |   |   |   gathered, transposed; used for all outputs
-                                   +---+---+---+
-      outputs, ROWS    +-------+   +---+---+---+
-      at a time        |  dy   |   |dw |   |   |   added to, slice after slice, image after image
-                       +-------+   +---+---+---+
+                                       outputs, in panels
+                                      +---+---+---+
+      slice of DEPTH positions        |   dy^T    |   transposed; used for all taps of the job
+                                      +---+---+---+
+      taps, ROWS         +-------+    +---+---+---+
+      at a time          | image |    |   dw^T    |   added to, slice after slice, image after image
+                         +-------+    +---+---+---+
+
+Images with padding are copied first, with it. A pointwise convolution may exchange its factors: its
+channels stand in the panels where they are fewer than the outputs.
 
 The sum over images is not shared among threads: that would change its order. Few taps are few jobs,
 though; then each image gets a sum of its own, and these are added in order.
@@ -20,29 +24,61 @@ though; then each image gets a sum of its own, and these are added in order.
 
 from __future__ import annotations
 
-from typing import Any
+import math
+from collections.abc import Sequence
+from functools import lru_cache
+from typing import Any, NamedTuple
+
+import numpy as np
 
 from netdef.blob import Array
-from netdef.jit import inline, kernel, num_threads, prange, workspace
+from netdef.jit import kernel, num_threads, prange, workspace
+from netdef.kernels.blocks import transpose
 from netdef.kernels.geometry import Geometry
-from netdef.kernels.im2col import gather
-from netdef.kernels.microkernel import DEPTH, ROWS, columns, columns_of, multiply_tile
-from netdef.kernels.vectors import lanes, transpose_block
+from netdef.kernels.microkernel import DEPTH, ROWS, columns, columns_of, multiply_tile_apart
 
 #: A gradient of fewer panels of this many taps than JOBS is summed image by image. Counted in taps,
 #: so that sums are the same on every vector width.
 PANEL, JOBS = 32, 4
 
-#: Sums of single images, in elements: a batch is taken in chunks that fit.
+#: Sums of single images, and copies of images, in elements: a batch is taken in chunks that fit.
 SCRATCH = 1 << 22
 
-#: Elements of dw that a job goes through for each slice of positions: a part of its second-level
-#: cache.
-SLAB = 1 << 16
+#: Panels of a job, and elements of dw that it goes through for each slice of positions: both take a
+#: part of its second-level cache.
+PANELS, SLAB = 4, 1 << 16
 
-#: Distance between the rows that are gathered: longer by one line of the cache than a power of two,
-#: or all would fall on the same place in it.
-GATHERED = DEPTH + 16
+#: Channels that lie a multiple of WAY bytes apart fall on the same few lines of the first-level
+#: cache: then images are copied, too, with channels APART elements further on.
+WAY, APART = 4096, 16
+
+#: Rows of a matrix that are transposed at a time: whole vectors.
+STRIP = 16
+
+
+class _Left(NamedTuple):
+    """How the left factor, [taps, positions] of each image and group, lies in memory."""
+
+    taps: Array  # int64 [taps] and [positions]: a number stands at the sum of one entry of each
+    positions: Array
+    plane: int  # elements from one channel to the next
+    #: Of a copy, int64: where in a channel of the image each of its lines begins, or -1 where it
+    #: lies in the padding; the length of a line, and of the padding before it. Else no lines.
+    lines: Array
+    width: int
+    margin: int
+
+
+class _Jobs(NamedTuple):
+    """What is summed, and how that is cut: jobs are parts x groups x tap_blocks x panel_blocks."""
+
+    groups: int
+    outputs: int
+    image: int  # elements of a group of a left image
+    parts: int  # sums, each of ``each`` images
+    each: int
+    tap_blocks: int
+    panel_blocks: int
 
 
 def add(g: Geometry, x: Array, dy: Array, dweight: Array) -> None:
@@ -52,122 +88,201 @@ def add(g: Geometry, x: Array, dy: Array, dweight: Array) -> None:
     count = dy.size // image if image else 0
     if not count or not dweight.size:
         return
-    # Room for every worker: gathered rows, a panel.
-    wide = columns_of(x.itemsize)
-    panels = num_threads() * (wide * GATHERED + DEPTH * wide)
-    if count == 1 or -(-e.channels * e.window // PANEL) * e.groups >= JOBS:
-        work = workspace(panels, x.dtype)
-        _add(e, g.source, g.taps, x, dy, count, False, dweight, work, num_threads())
+    taps = e.channels * e.window
+    own_sums = count > 1 and -(-taps // PANEL) * e.groups < JOBS
+    if g.pointwise and e.channels < e.outputs:
+        back = g._replace(extents=e._replace(channels=e.outputs, outputs=e.channels))
+        _add_transposed(back, dy, x, count, own_sums, dweight)
         return
-    chunk = min(count, max(1, SCRATCH // dweight.size))
-    work = workspace(panels + chunk * dweight.size, x.dtype)
-    sums, work = work[panels : panels + chunk * dweight.size], work[:panels]
-    x_image = e.groups * e.channels * e.plane
+    transposed = np.empty_like(dweight)
+    _transpose(dweight, e.groups, e.outputs, taps, transposed)
+    _add_transposed(g, x, dy, count, own_sums, transposed)
+    _transpose(transposed, e.groups, taps, e.outputs, dweight)
+
+
+def _add_transposed(
+    g: Geometry, x: Array, dy: Array, count: int, own_sums: bool, total: Array
+) -> None:
+    """total [groups, taps, outputs] += the gradient, of ``count`` images."""
+    e, workers = g.extents, num_threads()
+    sizes = g.window, g.stride, g.pad, g.dilation, g.image, g.output
+    left = _left(e.channels, x.itemsize, *sizes)
+    copied = e.groups * e.channels * left.plane if left.lines.size else 0
+    sums = total.size if own_sums else 0
+    chunk = min(count, max(1, SCRATCH // max(1, copied, sums)))
+    panels = workers * PANELS * DEPTH * columns_of(x.itemsize)
+    work = workspace(panels + chunk * (copied + sums), x.dtype)
+    copies, parts = work[panels : panels + chunk * copied], work[panels + chunk * copied :]
     for first in range(0, count, chunk):
         size = min(chunk, count - first)
-        images = x[first * x_image : (first + size) * x_image]
-        gradient = dy[first * image : (first + size) * image]
-        _add(e, g.source, g.taps, images, gradient, size, True, sums, work, num_threads())
-        _add_parts(sums, size, dweight)
+        images = x[first * x.size // count : (first + size) * x.size // count]
+        gradient = dy[first * dy.size // count : (first + size) * dy.size // count]
+        if copied:
+            _copy_images(images, e.plane, g.image[-1], left, size * e.groups * e.channels, copies)
+            images = copies
+        if own_sums:
+            jobs = _jobs(g, left, size, 1, x.itemsize)
+            _add(jobs, left.taps, left.positions, images, gradient, True, parts, work, workers)
+            _add_parts(parts, size, total)
+        else:
+            jobs = _jobs(g, left, 1, size, x.itemsize)
+            _add(jobs, left.taps, left.positions, images, gradient, False, total, work, workers)
+
+
+@lru_cache(maxsize=1024)
+def _left(
+    channels: int,
+    itemsize: int,
+    window: tuple[int, ...],
+    stride: tuple[int, ...],
+    pad: tuple[int, ...],
+    dilation: tuple[int, ...],
+    image: tuple[int, ...],
+    output: tuple[int, ...],
+) -> _Left:
+    """The tables of a convolution with ``channels`` channels in a group."""
+    axes = range(len(window))
+    # What windows see of each axis, from its padding on.
+    seen = [(output[i] - 1) * stride[i] + (window[i] - 1) * dilation[i] + 1 for i in axes]
+    inside = not any(pad) and all(seen[i] <= image[i] for i in axes)
+    in_place = inside and math.prod(image) * itemsize % WAY != 0
+    extents = list(image) if in_place else seen
+    plane = math.prod(extents)
+    if not in_place and plane * itemsize % WAY == 0:
+        plane += APART
+    # How far a step along each axis leads.
+    steps = [math.prod(extents[i + 1 :]) for i in axes]
+    taps = _grid([channels, *window], [plane, *(dilation[i] * steps[i] for i in axes)])
+    positions = _grid(output, [stride[i] * steps[i] for i in axes])
+    lines = np.zeros(0 if in_place else 1, np.int64)
+    for i in axes[:-1]:
+        at = np.arange(extents[i]) - pad[i]
+        exists = (lines[:, None] >= 0) & (at >= 0) & (at < image[i])
+        lines = np.where(exists, lines[:, None] * image[i] + at, -1).reshape(-1)
+    lines = np.where(lines > 0, lines * image[-1], lines)
+    return _Left(taps, positions, plane, lines, extents[-1], pad[-1])
+
+
+def _grid(counts: Sequence[int], steps: Sequence[int]) -> Array:
+    """The sums of multiples of steps, of each as many as its count; the last ones change first."""
+    total = np.zeros(1, np.int64)
+    for count, step in zip(counts, steps, strict=True):
+        total = (total[:, None] + np.arange(count) * step).reshape(-1)
+    return total
+
+
+def _jobs(g: Geometry, left: _Left, parts: int, each: int, itemsize: int) -> _Jobs:
+    """Jobs that go through little memory for each image, and share the work equally."""
+    e, workers = g.extents, num_threads()
+    wide = columns_of(itemsize)
+    panels = -(-e.outputs // wide)
+    least = -(-panels // PANELS)
+    sums = parts * e.groups
+    # Panels are shared where that comes out even: then none is transposed twice.
+    even = (
+        blocks
+        for blocks in range(least, panels + 1)
+        if panels % blocks == 0 and sums * blocks % workers == 0
+    )
+    panel_blocks = next(even, least)
+    tap_blocks = -(-left.taps.size * min(panels, PANELS) * wide // SLAB)
+    while sums * panel_blocks * tap_blocks % workers and tap_blocks * ROWS < left.taps.size:
+        tap_blocks += 1
+    image = e.channels * left.plane
+    return _Jobs(e.groups, e.outputs, image, parts, each, tap_blocks, panel_blocks)
+
+
+@kernel
+def _copy_images(x: Any, plane: Any, width: Any, left: Any, channels: Any, copies: Any) -> None:
+    """Images with their padding: all channels, of as many images as there are."""
+    zero = x.dtype.type(0)
+    first = max(0, left.margin)
+    end = max(first, min(left.width, left.margin + width))
+    for channel in prange(channels):
+        for line in range(left.lines.size):
+            at = channel * left.plane + line * left.width
+            begin = left.lines[line]
+            if begin < 0:
+                for i in range(left.width):
+                    copies[at + i] = zero
+            else:
+                source = channel * plane + begin - left.margin
+                for i in range(first):
+                    copies[at + i] = zero
+                for i in range(first, end):
+                    copies[at + i] = x[source + i]
+                for i in range(end, left.width):
+                    copies[at + i] = zero
 
 
 @kernel
 def _add(
-    e: Any,
-    source: Any,
+    jobs: Any,
     taps: Any,
-    x: Any,
+    positions: Any,
+    images: Any,
     dy: Any,
-    count: Any,
     own_sums: Any,
     sums: Any,
     work: Any,
     workers: Any,
 ) -> None:
-    """Write one sum per image where ``own_sums``, else add all images to the one in ``sums``."""
-    like = x.dtype.type(0)
-    size = x.itemsize
+    """Write one sum per image where ``own_sums``, else add all images to the one in ``sums``.
+
+    ``work`` begins with the panels of each worker.
+    """
+    like = dy.dtype.type(0)
+    size = dy.itemsize
     wide = columns(like)
-    width = e.channels * e.window
-    panels = (width + wide - 1) // wide
-    parts = count if own_sums else 1
-    each = 1 if own_sums else count
-    row_tiles = (e.outputs + ROWS - 1) // ROWS
-    # Jobs are ranges of panels, and of outputs where those are too few for all workers.
-    most = max(1, SLAB // (e.outputs * wide))
-    ranges = (panels + most - 1) // most
-    ranges = min(panels, (ranges + workers - 1) // workers * workers)
-    shares = 1
-    if parts * e.groups * ranges < workers:
-        ways = parts * e.groups * ranges
-        shares = min(row_tiles, (workers + ways - 1) // ways)
-    jobs = parts * e.groups * ranges * shares
+    panels = (jobs.outputs + wide - 1) // wide
+    tap_tiles = (taps.size + ROWS - 1) // ROWS
+    blocks = jobs.tap_blocks * jobs.panel_blocks
+    count = jobs.parts * jobs.groups * blocks
     for worker in prange(workers):
-        gathered = worker * (GATHERED + DEPTH) * wide
-        panel = gathered + GATHERED * wide
-        for job in range(jobs * worker // workers, jobs * (worker + 1) // workers):
-            part = job // (e.groups * ranges * shares)
-            group = job // (ranges * shares) % e.groups
-            first_panel = job // shares % ranges * panels // ranges
-            end_panel = (job // shares % ranges + 1) * panels // ranges
-            share = job % shares
-            first_row = share * row_tiles // shares * ROWS
-            end_row = min(e.outputs, (share + 1) * row_tiles // shares * ROWS)
-            for n in range(part * each, (part + 1) * each):
-                gradient = (n * e.groups + group) * e.outputs * e.positions
-                for p in range(0, e.positions, DEPTH):
-                    steps = min(DEPTH, e.positions - p)
-                    for t in range(first_panel * wide, min(width, end_panel * wide), wide):
-                        count_t = min(wide, width - t)
-                        gather(
-                            e,
-                            source,
-                            taps,
-                            x,
-                            group,
-                            t,
-                            count_t,
-                            n * e.positions + p,
+        panel_at = worker * PANELS * DEPTH * wide
+        for job in range(count * worker // workers, count * (worker + 1) // workers):
+            part = job // (jobs.groups * blocks)
+            group = job // blocks % jobs.groups
+            tap_block = job // jobs.panel_blocks % jobs.tap_blocks
+            first_tap = tap_block * tap_tiles // jobs.tap_blocks * ROWS
+            end_tap = min(taps.size, (tap_block + 1) * tap_tiles // jobs.tap_blocks * ROWS)
+            panel_block = job % jobs.panel_blocks
+            first = panel_block * panels // jobs.panel_blocks * wide
+            end = min(jobs.outputs, (panel_block + 1) * panels // jobs.panel_blocks * wide)
+            for n in range(part * jobs.each, (part + 1) * jobs.each):
+                image = (n * jobs.groups + group) * jobs.image
+                gradient = (n * jobs.groups + group) * jobs.outputs * positions.size
+                for p in range(0, positions.size, DEPTH):
+                    steps = min(DEPTH, positions.size - p)
+                    for output in range(first, end, wide):
+                        row = gradient + output * positions.size + p
+                        transpose(
+                            like,
+                            work.ctypes.data + (panel_at + (output - first) * DEPTH) * size,
+                            wide,
+                            dy.ctypes.data + row * size,
+                            positions.size,
+                            min(wide, end - output),
                             steps,
-                            work,
-                            gathered,
-                            GATHERED,
                         )
-                        _transpose(work, gathered, count_t, steps, panel, wide)
-                        for row in range(first_row, end_row, ROWS):
-                            c = ((part * e.groups + group) * e.outputs + row) * width + t
-                            multiply_tile(
+                    for tap in range(first_tap, end_tap, ROWS):
+                        for output in range(first, end, wide):
+                            c = (part * jobs.groups + group) * taps.size + tap
+                            c = c * jobs.outputs + output
+                            multiply_tile_apart(
                                 like,
                                 steps,
-                                dy.ctypes.data + (gradient + row * e.positions + p) * size,
-                                e.positions,
-                                1,
-                                work.ctypes.data + panel * size,
+                                images.ctypes.data + image * size,
+                                taps.ctypes.data + tap * taps.itemsize,
+                                positions.ctypes.data + p * positions.itemsize,
+                                work.ctypes.data + (panel_at + (output - first) * DEPTH) * size,
                                 wide,
                                 sums.ctypes.data + c * size,
-                                width,
-                                min(ROWS, end_row - row),
-                                count_t,
+                                jobs.outputs,
+                                min(ROWS, end_tap - tap),
+                                min(wide, end - output),
                                 0 if own_sums and p == 0 else 1,
                             )
-
-
-@inline
-def _transpose(work: Any, gathered: Any, rows: Any, columns: Any, panel: Any, wide: Any) -> None:
-    """The gathered rows of taps as a panel: rows of positions."""
-    like = work.dtype.type(0)
-    size = work.itemsize
-    for i in range(0, rows, lanes(like)):
-        for j in range(0, columns, lanes(like)):
-            transpose_block(
-                like,
-                work.ctypes.data + (panel + j * wide + i) * size,
-                wide,
-                work.ctypes.data + (gathered + i * GATHERED + j) * size,
-                GATHERED,
-                rows - i,
-                columns - j,
-            )
 
 
 @kernel
@@ -178,3 +293,23 @@ def _add_parts(sums: Any, parts: Any, total: Any) -> None:
         for part in range(parts):
             value += sums[part * total.size + i]
         total[i] = value
+
+
+@kernel
+def _transpose(x: Any, groups: Any, rows: Any, columns: Any, y: Any) -> None:
+    """y [groups, columns, rows] = x [groups, rows, columns]"""
+    like = x.dtype.type(0)
+    size = x.itemsize
+    strips = (rows + STRIP - 1) // STRIP
+    for job in prange(groups * strips):
+        group = job // strips * rows * columns
+        first = job % strips * STRIP
+        transpose(
+            like,
+            y.ctypes.data + (group + first) * size,
+            rows,
+            x.ctypes.data + (group + first * columns) * size,
+            columns,
+            min(STRIP, rows - first),
+            columns,
+        )

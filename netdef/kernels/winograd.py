@@ -39,9 +39,10 @@ import numpy as np
 
 from netdef.blob import Array
 from netdef.jit import inline, kernel, num_threads, prange, workspace
+from netdef.kernels.blocks import transpose
 from netdef.kernels.geometry import Geometry
 from netdef.kernels.microkernel import DEPTH, ROWS, columns, columns_of, multiply_tile
-from netdef.kernels.vectors import lanes, lanes_of, transpose_block
+from netdef.kernels.vectors import lanes, lanes_of
 from netdef.kernels.winograd_transforms import (
     POINTS,
     TILE,
@@ -107,7 +108,8 @@ def _tiles_of(g: Geometry) -> int:
 
 
 def _sizes_of(g: Geometry) -> _Sizes:
-    return _Sizes(*g.image, *g.output, *g.pad, math.prod(TILE + taps - 1 for taps in g.window))
+    places = math.prod(TILE + taps - 1 for taps in g.window)
+    return _Sizes(g.image[0], g.image[1], g.output[0], g.output[1], g.pad[0], g.pad[1], places)
 
 
 def multiply(g: Geometry, x: Array, weight: Array, y: Array, epilogue: Any, turned: bool) -> None:
@@ -304,17 +306,15 @@ def _add_products(
             for tile in range(0, tiles, DEPTH):
                 steps = min(DEPTH, tiles - tile)
                 v = sums + place * v_step + channel * row + tile
-                for i in range(0, count, lanes(like)):
-                    for j in range(0, steps, lanes(like)):
-                        transpose_block(
-                            like,
-                            work.ctypes.data + (panel + j * wide + i) * size,
-                            wide,
-                            work.ctypes.data + (v + i * row + j) * size,
-                            row,
-                            count - i,
-                            steps - j,
-                        )
+                transpose(
+                    like,
+                    work.ctypes.data + panel * size,
+                    wide,
+                    work.ctypes.data + v * size,
+                    row,
+                    count,
+                    steps,
+                )
                 for output in range(0, e.outputs, ROWS):
                     a = w + place * w_step + output * row + tile
                     c = output * u_row + place * e.channels + channel
