@@ -287,12 +287,14 @@ def _add(
 
 @kernel
 def _add_parts(sums: Any, parts: Any, total: Any) -> None:
-    """total += the sum over parts, in order."""
-    for i in prange(total.size):
-        value = total[i]
+    """total += the sums of parts, one after the other."""
+    block = 64  # neighbours of a sum are one load
+    for job in prange((total.size + block - 1) // block):
+        end = min(total.size, (job + 1) * block)
         for part in range(parts):
-            value += sums[part * total.size + i]
-        total[i] = value
+            at = part * total.size
+            for i in range(job * block, end):
+                total[i] += sums[at + i]
 
 
 @kernel

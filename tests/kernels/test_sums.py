@@ -29,6 +29,19 @@ def test_channel_sums(images: int, count: int, dtype: type[Any]) -> None:
     np.testing.assert_array_equal(total, together)
 
 
+@pytest.mark.parametrize("channels", [1, 15, 16, 17, 40])
+@pytest.mark.parametrize("count", [63, 64, 200])
+def test_channels_are_summed_one_value_after_the_other(
+    channels: int, count: int, dtype: type[Any]
+) -> None:
+    x = np.random.default_rng(1).standard_normal((3, channels, count)).astype(dtype)
+    total = np.ones(channels, dtype)
+    add_channel_sums(x, total)
+    lines = np.cumsum(x, axis=2, dtype=dtype)[:, :, -1]
+    expected = np.cumsum(np.concatenate([np.ones((1, channels), dtype), lines]), axis=0)[-1]
+    np.testing.assert_array_equal(total, expected)
+
+
 @pytest.mark.parametrize("rows", [0, 1, 2, 3, 4, 5, 6, 7, 8, 9, 12, 15, 16, 17, 100])
 @pytest.mark.parametrize("columns", [0, 1, 5, 300])
 def test_column_sums(rows: int, columns: int, dtype: type[Any]) -> None:
