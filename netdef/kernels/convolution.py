@@ -1,9 +1,10 @@
 """Convolution and its two gradients: which algorithm computes which geometry.
 
-    forward           Winograd's filtering for windows of 3 x 3 and 5 x 5 that move by one; else
-                      implicit GEMM
-    weight gradient   the same, the product being one over positions
-    data gradient     as forward, with turned weights; with strides, GEMM and scattering
+    forward           Winograd's filtering for windows of 3 x 3 and 5 x 5 that move by one; for
+                      other large windows, images read in place; else implicit GEMM
+    weight gradient   Winograd's, too; else images read in place
+    data gradient     Winograd's or implicit GEMM with turned weights; with strides, GEMM and
+                      scattering
     depthwise         tap by tap, without a matrix product
 
 Each is a file beside this one. All share the tables of ``geometry``: images are neither padded nor
@@ -14,7 +15,14 @@ not depend on the number of threads.
 from __future__ import annotations
 
 from netdef.blob import Array
-from netdef.kernels import data_gradient, depthwise, implicit_gemm, weight_gradient, winograd
+from netdef.kernels import (
+    data_gradient,
+    depthwise,
+    direct,
+    implicit_gemm,
+    weight_gradient,
+    winograd,
+)
 from netdef.kernels.geometry import Geometry, flipped, geometry
 from netdef.kernels.im2col import col2im, im2col
 
@@ -61,6 +69,8 @@ def forward(
         depthwise.multiply(g, flat_x, flat_weight, flat_y, epilogue)
     elif winograd.suits(g, len(x), x.itemsize):
         winograd.multiply(g, flat_x, flat_weight, flat_y, epilogue, turned=False)
+    elif direct.suits(g, len(x)):
+        direct.multiply(g, flat_x, flat_weight, flat_y, epilogue)
     else:
         implicit_gemm.multiply(g, flat_x, flat_weight, flat_y, epilogue)
 
@@ -68,8 +78,8 @@ def forward(
 def backward_weights(g: Geometry, x: Array, dy: Array, dweight: Array) -> None:
     """dweight += the gradient with respect to the weights, of a batch x and its output gradient dy.
 
-    Implicit GEMM adds the images one after the other, as Caffe does: rounding then agrees with
-    Caffe's.
+    But for Winograd's filtering, images are added one after the other, as Caffe does: rounding then
+    agrees with Caffe's.
     """
     flat_x, flat_dy, flat_dweight = x.reshape(-1), dy.reshape(-1), dweight.reshape(-1)
     if depthwise.suits(g):

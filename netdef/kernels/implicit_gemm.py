@@ -266,7 +266,7 @@ def _multiply(
                             if spans:
                                 _scatter_tile(e, work, tile_at, wide, y, c, p, rows, count, t > 0)
                     if begin + taps_here == depth:
-                        _finish(e, y, epilogue, group, row, row + rows, first, end)
+                        finish(e, y, epilogue, group, row, row + rows, first, end)
 
 
 @inline
@@ -309,7 +309,7 @@ def _scatter_tile(
 
 
 @inline
-def _finish(
+def finish(
     e: Any,
     y: Any,
     epilogue: Any,

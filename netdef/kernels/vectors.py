@@ -8,6 +8,7 @@ written, so nothing beyond an array is touched.
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import Any
 
 import llvmlite.binding as llvm
@@ -212,25 +213,49 @@ def transpose_block(
 
     def codegen(context: Any, builder: Any, signature: Any, args: Any) -> Any:
         vectors = Vectors(context.get_value_type(signature.args[0]))
-        _, target, target_row, source, source_row, rows, columns = args
-        zero = ir.Constant(_I64, 0)
-        origin = vectors.pointer(builder, source)
-        block = []
-
-        def mask(row: int, among: Any, wide: Any) -> Any:
-            exists = builder.icmp_signed("<", ir.Constant(_I64, row), among)
-            return vectors.mask(builder, zero, builder.select(exists, wide, zero))
-
-        for i in range(vectors.lanes):
-            place = builder.gep(origin, [builder.mul(source_row, ir.Constant(_I64, i))])
-            block.append(vectors.load(builder, place, mask(i, rows, columns)))
-        origin = vectors.pointer(builder, target)
-        for j, value in enumerate(_transposed(builder, vectors, block)):
-            place = builder.gep(origin, [builder.mul(target_row, ir.Constant(_I64, j))])
-            vectors.store(builder, value, place, mask(j, columns, rows))
+        builder.call(_transpose_function(builder.module, vectors), args[1:])
         return context.get_dummy_value()
 
     return types.void(like, *[types.int64] * 6), codegen
+
+
+def _transpose_function(module: Any, vectors: Vectors) -> Any:
+    """The function (target, target_row, source, source_row, rows, columns), made once."""
+    name = f"netdef.transpose_block.{vectors.name}"
+    if name in module.globals:
+        return module.globals[name]
+    function = ir.Function(module, ir.FunctionType(ir.VoidType(), [_I64] * 6), name)
+    function.linkage = "internal"
+    function.attributes.add("noinline")
+    target, target_row, source, source_row, rows, columns = function.args
+    builder = ir.IRBuilder(function.append_basic_block("entry"))
+    zero, wide = ir.Constant(_I64, 0), ir.Constant(_I64, vectors.lanes)
+
+    def block(mask: Callable[[int, Any, Any], Any]) -> None:
+        origin = vectors.pointer(builder, source)
+        values = []
+        for i in range(vectors.lanes):
+            place = builder.gep(origin, [builder.mul(source_row, ir.Constant(_I64, i))])
+            values.append(vectors.load(builder, place, mask(i, rows, columns)))
+        origin = vectors.pointer(builder, target)
+        for j, value in enumerate(_transposed(builder, vectors, values)):
+            place = builder.gep(origin, [builder.mul(target_row, ir.Constant(_I64, j))])
+            vectors.store(builder, value, place, mask(j, columns, rows))
+
+    def part(row: int, among: Any, across: Any) -> Any:
+        exists = builder.icmp_signed("<", ir.Constant(_I64, row), among)
+        return vectors.mask(builder, zero, builder.select(exists, across, zero))
+
+    whole = builder.and_(
+        builder.icmp_signed(">=", rows, wide), builder.icmp_signed(">=", columns, wide)
+    )
+    with builder.if_else(whole, likely=True) as (then, otherwise):
+        with then:
+            block(lambda *_: None)
+        with otherwise:
+            block(part)
+    builder.ret_void()
+    return function
 
 
 def _transposed(builder: Any, vectors: Vectors, block: list[Any]) -> list[Any]:

@@ -4,8 +4,7 @@
 
 is a matrix product over positions. The micro-kernel reads its left factor number by number, from
 anywhere; only the right one has to stand in panels of vectors. So dy is transposed into panels, and
-what the taps see is read from the images, through two tables: where in an image each tap begins,
-and where behind that each position is. Nothing is unrolled::
+what the taps see is read from the images, through the tables of ``taps``. Nothing is unrolled::
 
                                        outputs, in panels
                                       +---+---+---+
@@ -15,8 +14,8 @@ and where behind that each position is. Nothing is unrolled::
       at a time          | image |    |   dw^T    |   added to, slice after slice, image after image
                          +-------+    +---+---+---+
 
-Images with padding are copied first, with it. A pointwise convolution may exchange its factors: its
-channels stand in the panels where they are fewer than the outputs.
+A pointwise convolution may exchange its factors: its channels stand in the panels where they are
+fewer than the outputs.
 
 The sum over images is not shared among threads: that would change its order. Few taps are few jobs,
 though; then each image gets a sum of its own, and these are added in order.
@@ -24,18 +23,14 @@ though; then each image gets a sum of its own, and these are added in order.
 
 from __future__ import annotations
 
-import math
-from collections.abc import Sequence
-from functools import lru_cache
 from typing import Any, NamedTuple
-
-import numpy as np
 
 from netdef.blob import Array
 from netdef.jit import kernel, num_threads, prange, workspace
 from netdef.kernels.blocks import transpose
 from netdef.kernels.geometry import Geometry
 from netdef.kernels.microkernel import DEPTH, ROWS, columns, columns_of, multiply_tile_apart
+from netdef.kernels.taps import Places, copied_size, copy_images, places_of
 
 #: A gradient of fewer panels of this many taps than JOBS is summed image by image. Counted in taps,
 #: so that sums are the same on every vector width.
@@ -48,25 +43,8 @@ SCRATCH = 1 << 22
 #: part of its second-level cache.
 PANELS, SLAB = 4, 1 << 16
 
-#: Channels that lie a multiple of WAY bytes apart fall on the same few lines of the first-level
-#: cache: then images are copied, too, with channels APART elements further on.
-WAY, APART = 4096, 16
-
 #: Rows of a matrix that are transposed at a time: whole vectors.
 STRIP = 16
-
-
-class _Left(NamedTuple):
-    """How the left factor, [taps, positions] of each image and group, lies in memory."""
-
-    taps: Array  # int64 [taps] and [positions]: a number stands at the sum of one entry of each
-    positions: Array
-    plane: int  # elements from one channel to the next
-    #: Of a copy, int64: where in a channel of the image each of its lines begins, or -1 where it
-    #: lies in the padding; the length of a line, and of the padding before it. Else no lines.
-    lines: Array
-    width: int
-    margin: int
 
 
 class _Jobs(NamedTuple):
@@ -92,86 +70,46 @@ def add(g: Geometry, x: Array, dy: Array, dweight: Array) -> None:
     own_sums = count > 1 and -(-taps // PANEL) * e.groups < JOBS
     if g.pointwise and e.channels < e.outputs:
         back = g._replace(extents=e._replace(channels=e.outputs, outputs=e.channels))
-        _add_transposed(back, dy, x, count, own_sums, dweight)
+        _add_transposed(back, dy, x, count, own_sums, dweight, 0)
         return
-    transposed = np.empty_like(dweight)
+    transposed = workspace(dweight.size, x.dtype)[: dweight.size]
     _transpose(dweight, e.groups, e.outputs, taps, transposed)
-    _add_transposed(g, x, dy, count, own_sums, transposed)
+    _add_transposed(g, x, dy, count, own_sums, transposed, dweight.size)
     _transpose(transposed, e.groups, taps, e.outputs, dweight)
 
 
 def _add_transposed(
-    g: Geometry, x: Array, dy: Array, count: int, own_sums: bool, total: Array
+    g: Geometry, x: Array, dy: Array, count: int, own_sums: bool, total: Array, skip: int
 ) -> None:
-    """total [groups, taps, outputs] += the gradient, of ``count`` images."""
-    e, workers = g.extents, num_threads()
-    sizes = g.window, g.stride, g.pad, g.dilation, g.image, g.output
-    left = _left(e.channels, x.itemsize, *sizes)
-    copied = e.groups * e.channels * left.plane if left.lines.size else 0
+    """total [groups, taps, outputs] += the gradient, of ``count`` images.
+
+    The first ``skip`` elements of scratch memory are in use.
+    """
+    workers = num_threads()
+    places = places_of(g, x.itemsize)
+    copied = copied_size(g, places)
     sums = total.size if own_sums else 0
     chunk = min(count, max(1, SCRATCH // max(1, copied, sums)))
     panels = workers * PANELS * DEPTH * columns_of(x.itemsize)
-    work = workspace(panels + chunk * (copied + sums), x.dtype)
+    work = workspace(skip + panels + chunk * (copied + sums), x.dtype)[skip:]
     copies, parts = work[panels : panels + chunk * copied], work[panels + chunk * copied :]
     for first in range(0, count, chunk):
         size = min(chunk, count - first)
         images = x[first * x.size // count : (first + size) * x.size // count]
         gradient = dy[first * dy.size // count : (first + size) * dy.size // count]
         if copied:
-            _copy_images(images, e.plane, g.image[-1], left, size * e.groups * e.channels, copies)
+            copy_images(g, places, images, copies)
             images = copies
         if own_sums:
-            jobs = _jobs(g, left, size, 1, x.itemsize)
-            _add(jobs, left.taps, left.positions, images, gradient, True, parts, work, workers)
+            jobs = _jobs(g, places, size, 1, x.itemsize)
+            _add(jobs, places.taps, places.positions, images, gradient, True, parts, work, workers)
             _add_parts(parts, size, total)
         else:
-            jobs = _jobs(g, left, 1, size, x.itemsize)
-            _add(jobs, left.taps, left.positions, images, gradient, False, total, work, workers)
+            jobs = _jobs(g, places, 1, size, x.itemsize)
+            _add(jobs, places.taps, places.positions, images, gradient, False, total, work, workers)
 
 
-@lru_cache(maxsize=1024)
-def _left(
-    channels: int,
-    itemsize: int,
-    window: tuple[int, ...],
-    stride: tuple[int, ...],
-    pad: tuple[int, ...],
-    dilation: tuple[int, ...],
-    image: tuple[int, ...],
-    output: tuple[int, ...],
-) -> _Left:
-    """The tables of a convolution with ``channels`` channels in a group."""
-    axes = range(len(window))
-    # What windows see of each axis, from its padding on.
-    seen = [(output[i] - 1) * stride[i] + (window[i] - 1) * dilation[i] + 1 for i in axes]
-    inside = not any(pad) and all(seen[i] <= image[i] for i in axes)
-    in_place = inside and math.prod(image) * itemsize % WAY != 0
-    extents = list(image) if in_place else seen
-    plane = math.prod(extents)
-    if not in_place and plane * itemsize % WAY == 0:
-        plane += APART
-    # How far a step along each axis leads.
-    steps = [math.prod(extents[i + 1 :]) for i in axes]
-    taps = _grid([channels, *window], [plane, *(dilation[i] * steps[i] for i in axes)])
-    positions = _grid(output, [stride[i] * steps[i] for i in axes])
-    lines = np.zeros(0 if in_place else 1, np.int64)
-    for i in axes[:-1]:
-        at = np.arange(extents[i]) - pad[i]
-        exists = (lines[:, None] >= 0) & (at >= 0) & (at < image[i])
-        lines = np.where(exists, lines[:, None] * image[i] + at, -1).reshape(-1)
-    lines = np.where(lines > 0, lines * image[-1], lines)
-    return _Left(taps, positions, plane, lines, extents[-1], pad[-1])
-
-
-def _grid(counts: Sequence[int], steps: Sequence[int]) -> Array:
-    """The sums of multiples of steps, of each as many as its count; the last ones change first."""
-    total = np.zeros(1, np.int64)
-    for count, step in zip(counts, steps, strict=True):
-        total = (total[:, None] + np.arange(count) * step).reshape(-1)
-    return total
-
-
-def _jobs(g: Geometry, left: _Left, parts: int, each: int, itemsize: int) -> _Jobs:
+def _jobs(g: Geometry, places: Places, parts: int, each: int, itemsize: int) -> _Jobs:
     """Jobs that go through little memory for each image, and share the work equally."""
     e, workers = g.extents, num_threads()
     wide = columns_of(itemsize)
@@ -185,34 +123,11 @@ def _jobs(g: Geometry, left: _Left, parts: int, each: int, itemsize: int) -> _Jo
         if panels % blocks == 0 and sums * blocks % workers == 0
     )
     panel_blocks = next(even, least)
-    tap_blocks = -(-left.taps.size * min(panels, PANELS) * wide // SLAB)
-    while sums * panel_blocks * tap_blocks % workers and tap_blocks * ROWS < left.taps.size:
+    tap_blocks = -(-places.taps.size * min(panels, PANELS) * wide // SLAB)
+    while sums * panel_blocks * tap_blocks % workers and tap_blocks * ROWS < places.taps.size:
         tap_blocks += 1
-    image = e.channels * left.plane
+    image = e.channels * places.plane
     return _Jobs(e.groups, e.outputs, image, parts, each, tap_blocks, panel_blocks)
-
-
-@kernel
-def _copy_images(x: Any, plane: Any, width: Any, left: Any, channels: Any, copies: Any) -> None:
-    """Images with their padding: all channels, of as many images as there are."""
-    zero = x.dtype.type(0)
-    first = max(0, left.margin)
-    end = max(first, min(left.width, left.margin + width))
-    for channel in prange(channels):
-        for line in range(left.lines.size):
-            at = channel * left.plane + line * left.width
-            begin = left.lines[line]
-            if begin < 0:
-                for i in range(left.width):
-                    copies[at + i] = zero
-            else:
-                source = channel * plane + begin - left.margin
-                for i in range(first):
-                    copies[at + i] = zero
-                for i in range(first, end):
-                    copies[at + i] = x[source + i]
-                for i in range(end, left.width):
-                    copies[at + i] = zero
 
 
 @kernel

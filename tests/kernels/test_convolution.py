@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 
 from netdef import jit
 from netdef.kernels import convolution as kernels
-from netdef.kernels import weight_gradient
+from netdef.kernels import direct, implicit_gemm, weight_gradient
 from netdef.kernels.microkernel import DEPTH, ROWS, columns_of
 from netdef.testing import threads
 
@@ -238,6 +238,10 @@ LARGE = [
     # Rows of weights a multiple of 4096 bytes apart; few positions and many outputs and taps.
     plane(2, 1024, ROWS + 1, 9, 1, 0),
     plane(1, 3 * DEPTH + 5, 70, 4, 1, 0),
+    # Images whose channels lie 4096 bytes apart, and more outputs than a job takes panels.
+    plane(2, 3, 5 * columns_of(4) + 3, 32, 3, 0),
+    plane(2, 6 * columns_of(4) + 3, 7 * columns_of(4) + 3, 3, 1, 0),
+    Setting(2, 1, 3, 6, (8, 128), (1, 1), (1, 1), (0, 0), (1, 1)),
     # Windows so tall that their data gradient is scattered, and padding from side to side.
     Setting(2, 1, 3, 4, (12, 5), (9, 3), (1, 1), (0, 1), (1, 1)),
     Setting(2, 2, 3, 4, (12, 20), (9, 3), (1, 1), (0, 2), (1, 2)),
@@ -248,6 +252,59 @@ LARGE = [
 @pytest.mark.parametrize("s", LARGE)
 def test_more_than_one_tile(s: Setting, dtype: type[Any]) -> None:
     check(s, dtype)
+
+
+#: Beyond a tile and a slice of taps, and with images whose channels lie 4096 bytes apart.
+IN_PLACE = [
+    *LARGE,
+    plane(2, 11, 70, 9, 5, 2),
+    plane(2, 4, 17, 32, 5, 2),
+    plane(1, 3, 33, 36, 5, 0),
+    Setting(3, 2, 2, 9, (16, 64), (7, 4), (2, 3), (3, 0), (1, 2)),
+]
+
+
+@pytest.mark.parametrize("scratch", [1, direct.SCRATCH])
+@pytest.mark.parametrize("dtype", [np.float32, np.float64])
+@pytest.mark.parametrize("s", IN_PLACE)
+def test_images_read_in_place(
+    s: Setting, dtype: type[Any], scratch: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(direct, "SCRATCH", scratch)
+    check_direct(s, dtype)
+
+
+@settings(max_examples=100, deadline=None, derandomize=True, database=None)
+@given(settings_of_any_kind(), st.sampled_from([np.float32, np.float64]))
+def test_images_of_any_geometry_read_in_place(s: Setting, dtype: type[Any]) -> None:
+    check_direct(s, dtype)
+
+
+def check_direct(s: Setting, dtype: type[Any]) -> None:
+    """The bits of implicit GEMM, on any number of threads, whatever follows the product."""
+    x, w, b, dy = s.arrays(dtype)
+    random = np.random.default_rng(3)
+    scale, addend = random.standard_normal(len(b)).astype(dtype), random.standard_normal(dy.shape)
+    epilogue = implicit_gemm.Epilogue(scale, b, addend.astype(dtype).reshape(-1), True)
+    expected = np.empty_like(dy)
+    flat_x, flat_w = x.reshape(-1), w.reshape(-1)
+    implicit_gemm.multiply(s.geometry(), flat_x, flat_w, expected.reshape(-1), epilogue)
+    for count in (1, None):
+        y, memory = guarded(dy.shape, dtype)
+        jit.workspace(1, dtype).fill(np.nan)
+        with threads(count):
+            direct.multiply(s.geometry(), flat_x, flat_w, y.reshape(-1), epilogue)
+        np.testing.assert_array_equal(y, expected)
+        assert (memory[:100] == dtype(np.pi)).all()
+        assert (memory[-100:] == dtype(np.pi)).all()
+
+
+def test_which_windows_are_read_in_place() -> None:
+    assert direct.suits(plane(1, 3, 8, 28, 5, 0).geometry(), 1)
+    assert not direct.suits(plane(1, 3, 8, 28, 5, 0).geometry(), 0)
+    assert not direct.suits(plane(1, 3, 7, 28, 5, 0).geometry(), 1)
+    assert not direct.suits(plane(1, 3, 8, 28, 4, 0).geometry(), 1)
+    assert not direct.suits(plane(1, 3, 8, 26, 5, 0).geometry(), 1)
 
 
 @pytest.mark.parametrize("s", [plane(7, 3, 5, 6, 3, 1), plane(7, 3, 5, 6, 3, 0)])
