@@ -17,7 +17,7 @@ The product in the middle is summed over channels, so it is a matrix product for
 
 Tiles stand in the lanes of vectors: neighbours on a line of tiles, line after line, image after
 image. Rounding errors are a few times those of the plain sum: some 1e-6 of the largest value with
-windows of 3 x 3, three times that with 5 x 5.
+windows of 3 x 3, some 5e-6 with 5 x 5.
 
 The weights' gradient is that of the formula above::
 

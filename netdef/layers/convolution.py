@@ -28,9 +28,9 @@ class Convolution(FilterBank):
     and sees zeros behind the padding; and a bottom without spatial axes is a single pixel.
 
     Kernels of 3 x 3 and 5 x 5 that move by one, between 24 channels or more, are computed by
-    Winograd's filtering: values differ from those of the plain sum by some 1e-6 of the largest, and
-    an infinity or NaN in the bottom makes NaN of all outputs of the tiles, of 4 x 4 or 2 x 2, that
-    see it.
+    Winograd's filtering: values differ from those of the plain sum by some 1e-6 of the largest with
+    kernels of 3 x 3, some 5e-6 with 5 x 5, and an infinity or NaN in the bottom makes NaN of all
+    outputs of the tiles, of 4 x 4, that see it.
 
     Example::
 
