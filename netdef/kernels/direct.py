@@ -27,7 +27,7 @@ from netdef.kernels.blocks import transpose
 from netdef.kernels.geometry import Geometry
 from netdef.kernels.implicit_gemm import Epilogue, finish
 from netdef.kernels.microkernel import DEPTH, ROWS, columns, columns_of, multiply_tile_apart
-from netdef.kernels.taps import copied_size, copy_images, places_of
+from netdef.kernels.taps import copied_size, places_of, readable
 
 #: Tiles of positions that are transposed at once.
 TILES = 8
@@ -68,10 +68,7 @@ def multiply(g: Geometry, x: Array, weight: Array, y: Array, epilogue: Epilogue)
     for first in range(0, count, chunk):
         size = min(chunk, count - first)
         images = x[first * x.size // count : (first + size) * x.size // count]
-        if copied:
-            copies = work[packed + tiles :]
-            copy_images(g, places, images, copies)
-            images = copies
+        images = readable(g, places, images, work[packed + tiles :])
         image = e.channels * places.plane
         _multiply(
             e,

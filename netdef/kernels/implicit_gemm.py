@@ -37,9 +37,11 @@ from netdef.kernels.blocks import copy_rows
 from netdef.kernels.geometry import Geometry
 from netdef.kernels.im2col import gather
 from netdef.kernels.microkernel import (
+    APART,
     DEPTH,
     ROWS,
     VECTORS,
+    WAY,
     columns,
     columns_of,
     multiply_tile,
@@ -50,10 +52,8 @@ from netdef.kernels.vectors import VECTOR_BYTES
 #: Panels that a job gathers at once: with DEPTH they take half of a second-level cache of 512 KiB.
 PANELS = 8
 
-#: Bytes after which addresses fall on the same few lines of the first-level cache. Rows of the left
-#: factor that lie a multiple of this apart are copied, to PIECE_ROW elements from one another.
-WAY = 4096
-PIECE_ROW = DEPTH + 16
+#: Rows of the left factor that share lines of the cache are copied, to this distance.
+PIECE_ROW = DEPTH + APART
 
 #: Lines of the cache of LINE_BYTES that a row of a panel can touch.
 LINE_BYTES = 64

@@ -36,7 +36,7 @@ from llvmlite import ir
 from numba import types
 from numba.extending import intrinsic
 
-from netdef.kernels.vectors import VECTOR_BYTES, Vectors
+from netdef.kernels.vectors import VECTOR_BYTES, Vectors, own_function
 
 _features = llvm.get_host_cpu_features()
 
@@ -50,6 +50,10 @@ VECTORS = 2
 #: Steps over k that one tile takes: so many rows of b fit the first-level cache, a group of such
 #: panels the second. Sums over more are taken slice by slice, in order.
 DEPTH = 256
+
+#: Bytes after which addresses fall on the same few lines of the first-level cache: what is read
+#: side by side and would lie a multiple of WAY apart is put APART elements further on.
+WAY, APART = 4096, 16
 
 
 def columns_of(itemsize: int) -> int:
@@ -92,14 +96,7 @@ def multiply_tile(
     neighbours. All ``columns(like)`` of b are read, whatever ``lanes``. ``like`` is any scalar of
     the element type. k >= 1, 1 <= rows <= ROWS, 1 <= lanes <= columns(like).
     """
-    signature = types.void(like, *[types.int64] * 11)
-
-    def codegen(context: Any, builder: Any, signature: Any, args: Any) -> Any:
-        vectors = Vectors(context.get_value_type(signature.args[0]))
-        builder.call(_whole(builder.module, vectors, ""), args[1:])
-        return context.get_dummy_value()
-
-    return signature, codegen
+    return _intrinsic(like, 11, "")
 
 
 @intrinsic  # type: ignore[untyped-decorator]
@@ -123,14 +120,7 @@ def multiply_tile_apart(
     ``a_rows`` and ``a_columns`` are the addresses of two tables, int64 [rows] and [k]: row i of
     column j is the element behind ``a`` by the sum of their entries.
     """
-    signature = types.void(like, *[types.int64] * 11)
-
-    def codegen(context: Any, builder: Any, signature: Any, args: Any) -> Any:
-        vectors = Vectors(context.get_value_type(signature.args[0]))
-        builder.call(_whole(builder.module, vectors, _APART), args[1:])
-        return context.get_dummy_value()
-
-    return signature, codegen
+    return _intrinsic(like, 11, _APART)
 
 
 @intrinsic  # type: ignore[untyped-decorator]
@@ -156,14 +146,7 @@ def multiply_tile_ahead(
     Each step of a whole tile over k asks for the cache line of one address, the first ``ahead``,
     each following one ``ahead_row`` elements on. Where there is no memory, nothing happens.
     """
-    signature = types.void(like, *[types.int64] * 13)
-
-    def codegen(context: Any, builder: Any, signature: Any, args: Any) -> Any:
-        vectors = Vectors(context.get_value_type(signature.args[0]))
-        builder.call(_whole(builder.module, vectors, _AHEAD), args[1:])
-        return context.get_dummy_value()
-
-    return signature, codegen
+    return _intrinsic(like, 13, _AHEAD)
 
 
 _I64 = ir.IntType(64)
@@ -177,17 +160,25 @@ def _number(n: int) -> Any:
     return ir.Constant(_I64, n)
 
 
+def _intrinsic(like: Any, arguments: int, kind: str) -> Any:
+    """Signature and code of an intrinsic (like, so many integers) that calls the whole tile."""
+
+    def codegen(context: Any, builder: Any, signature: Any, args: Any) -> Any:
+        vectors = Vectors(context.get_value_type(signature.args[0]))
+        builder.call(_whole(builder.module, vectors, kind), args[1:])
+        return context.get_dummy_value()
+
+    return types.void(like, *[types.int64] * arguments), codegen
+
+
 def _whole(module: Any, vectors: Vectors, kind: str) -> Any:
     """The function (k, a, a_row, a_column, b, b_row, c, c_row, rows, lanes, accumulate); where it
     is ``_APART`` a_row and a_column are tables, where ``_AHEAD`` (ahead, ahead_row) follow.
-
-    A function of its own, not part of whatever calls it: so its registers are allotted once and
-    well, and a kernel that calls it from three places compiles it once.
     """
     name = f"netdef.multiply_tile{kind}.{vectors.name}"
-    if name in module.globals:
-        return module.globals[name]
-    function = _declare(module, name, 13 if kind == _AHEAD else 11)
+    function, fresh = own_function(module, name, [_I64] * (13 if kind == _AHEAD else 11))
+    if not fresh:
+        return function
     k, a, a_row, a_column, b, b_row, c, c_row, rows, lanes, accumulate, *ahead = function.args
     builder = ir.IRBuilder(function.append_basic_block("entry"))
 
@@ -225,14 +216,6 @@ def _whole(module: Any, vectors: Vectors, kind: str) -> Any:
     return function
 
 
-def _declare(module: Any, name: str, arguments: int) -> Any:
-    kind = ir.FunctionType(ir.VoidType(), [_I64] * arguments)
-    function = ir.Function(module, kind, name)
-    function.linkage = "internal"
-    function.attributes.add("noinline")
-    return function
-
-
 def _as_it_is(module: Any) -> Any:
     """What keeps a loop from being unrolled: two steps with tables want more registers than are."""
     disable = module.add_metadata([ir.MetaDataString(module, "llvm.loop.unroll.disable")])
@@ -244,9 +227,9 @@ def _as_it_is(module: Any) -> Any:
 def _tile(module: Any, vectors: Vectors, rows: int, across: int, kind: str) -> Any:
     """The function of one size: its arguments are those of the whole, without ``rows``."""
     name = f"netdef.multiply_tile{kind}.{vectors.name}.{rows}x{across}"
-    if name in module.globals:
-        return module.globals[name]
-    function = _declare(module, name, 12 if kind == _AHEAD else 10)
+    function, fresh = own_function(module, name, [_I64] * (12 if kind == _AHEAD else 10))
+    if not fresh:
+        return function
     k, a, a_row, a_column, b, b_row, c, c_row, lanes, accumulate, *ahead = function.args
     entry = function.append_basic_block("entry")
     loop = function.append_basic_block("depth")

@@ -4,7 +4,8 @@ What tap t sees at position p, the column of im2col, stands in an image at ``tap
 positions[p]``: one table for the taps of all channels, one for all positions. A micro-kernel that
 takes its left factor through such tables needs no columns, whatever the number of axes, the stride
 or the dilation. Images with padding are copied with it first, which costs less than gathering
-columns by as much as a window has taps.
+columns by as much as a window has taps; so are images whose channels would share lines of the
+cache.
 """
 
 from __future__ import annotations
@@ -19,10 +20,7 @@ import numpy as np
 from netdef.blob import Array
 from netdef.jit import kernel, prange
 from netdef.kernels.geometry import Geometry
-
-#: Channels that lie a multiple of WAY bytes apart fall on the same few lines of the first-level
-#: cache: then images are copied, too, with channels APART elements further on.
-WAY, APART = 4096, 16
+from netdef.kernels.microkernel import APART, WAY
 
 
 class Places(NamedTuple):
@@ -49,12 +47,15 @@ def copied_size(g: Geometry, places: Places) -> int:
     return g.extents.groups * g.extents.channels * places.plane if places.lines.size else 0
 
 
-def copy_images(g: Geometry, places: Places, x: Array, copies: Array) -> None:
-    """Write the copies of a flat batch of images."""
+def readable(g: Geometry, places: Places, x: Array, copies: Array) -> Array:
+    """A flat batch of images as it is, or ``copies``, which they are then written to."""
+    if not places.lines.size:
+        return x
     _copy(x, g.extents.plane, g.image[-1], places, x.size // g.extents.plane, copies)
+    return copies
 
 
-@lru_cache(maxsize=1024)
+@lru_cache(maxsize=128)
 def _places(
     channels: int,
     itemsize: int,

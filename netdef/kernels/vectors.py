@@ -121,6 +121,20 @@ class Vectors:
         return cgutils.get_or_insert_function(builder.module, kind, f"llvm.{name}")
 
 
+def own_function(module: Any, name: str, arguments: list[Any]) -> tuple[Any, bool]:
+    """A function of a module that returns nothing, and whether its body has yet to be written.
+
+    Not inlined: its registers are allotted once and well, and whatever calls it from several places
+    compiles it once.
+    """
+    if name in module.globals:
+        return module.globals[name], False
+    function = ir.Function(module, ir.FunctionType(ir.VoidType(), arguments), name)
+    function.linkage = "internal"
+    function.attributes.add("noinline")
+    return function, True
+
+
 @intrinsic  # type: ignore[untyped-decorator]
 def lanes(typingctx: Any, like: Any) -> Any:
     """Elements of the type of ``like`` in a vector: a constant in compiled code."""
@@ -220,13 +234,11 @@ def transpose_block(
 
 
 def _transpose_function(module: Any, vectors: Vectors) -> Any:
-    """The function (target, target_row, source, source_row, rows, columns), made once."""
+    """The function (target, target_row, source, source_row, rows, columns)."""
     name = f"netdef.transpose_block.{vectors.name}"
-    if name in module.globals:
-        return module.globals[name]
-    function = ir.Function(module, ir.FunctionType(ir.VoidType(), [_I64] * 6), name)
-    function.linkage = "internal"
-    function.attributes.add("noinline")
+    function, fresh = own_function(module, name, [_I64] * 6)
+    if not fresh:
+        return function
     target, target_row, source, source_row, rows, columns = function.args
     builder = ir.IRBuilder(function.append_basic_block("entry"))
     zero, wide = ir.Constant(_I64, 0), ir.Constant(_I64, vectors.lanes)

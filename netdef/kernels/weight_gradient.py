@@ -30,7 +30,7 @@ from netdef.jit import kernel, num_threads, prange, workspace
 from netdef.kernels.blocks import transpose
 from netdef.kernels.geometry import Geometry
 from netdef.kernels.microkernel import DEPTH, ROWS, columns, columns_of, multiply_tile_apart
-from netdef.kernels.taps import Places, copied_size, copy_images, places_of
+from netdef.kernels.taps import Places, copied_size, places_of, readable
 
 #: A gradient of fewer panels of this many taps than JOBS is summed image by image. Counted in taps,
 #: so that sums are the same on every vector width.
@@ -97,16 +97,13 @@ def _add_transposed(
         size = min(chunk, count - first)
         images = x[first * x.size // count : (first + size) * x.size // count]
         gradient = dy[first * dy.size // count : (first + size) * dy.size // count]
-        if copied:
-            copy_images(g, places, images, copies)
-            images = copies
+        images = readable(g, places, images, copies)
+        sizes = (size, 1) if own_sums else (1, size)
+        jobs = _jobs(g, places, *sizes, x.itemsize)
+        target = parts if own_sums else total
+        _add(jobs, places.taps, places.positions, images, gradient, own_sums, target, work, workers)
         if own_sums:
-            jobs = _jobs(g, places, size, 1, x.itemsize)
-            _add(jobs, places.taps, places.positions, images, gradient, True, parts, work, workers)
             _add_parts(parts, size, total)
-        else:
-            jobs = _jobs(g, places, 1, size, x.itemsize)
-            _add(jobs, places.taps, places.positions, images, gradient, False, total, work, workers)
 
 
 def _jobs(g: Geometry, places: Places, parts: int, each: int, itemsize: int) -> _Jobs:

@@ -41,7 +41,7 @@ from netdef.blob import Array
 from netdef.jit import inline, kernel, num_threads, prange, workspace
 from netdef.kernels.blocks import transpose
 from netdef.kernels.geometry import Geometry
-from netdef.kernels.microkernel import DEPTH, ROWS, columns, columns_of, multiply_tile
+from netdef.kernels.microkernel import APART, DEPTH, ROWS, columns, columns_of, multiply_tile
 from netdef.kernels.vectors import lanes, lanes_of
 from netdef.kernels.winograd_transforms import (
     POINTS,
@@ -65,18 +65,19 @@ FEWEST_TILES = 16
 #: as large as that.
 LEAST_SCRATCH, MOST_SCRATCH = 1 << 19, 1 << 23
 
-#: Elements by which rows of U, and matrices of neighbouring places, lie further apart than they are
-#: long: else rows of a tile, or all its places, fall on the same few lines of the cache wherever
-#: channels are a power of two.
-LINE = 16
-
 #: Channels that are summed at once, by the taps of a window along an axis. What five taps take to
 #: reach a result is larger than that result, so their rounding errors are kept from adding up.
 CHANNELS_AT_ONCE = {3: DEPTH, 5: DEPTH // 4}
 
 
 class _Sizes(NamedTuple):
-    """Of the image and the output in two axes, and the inputs that a tile sees."""
+    """Of the image and the output in two axes; the inputs that a tile sees; and the elements from
+    one output to the next in U and dU.
+
+    That row, and the steps from place to place in V, M and W, are APART elements longer than what
+    they hold: else the rows of a tile, or all its places, would share lines of the cache wherever
+    channels are a power of two.
+    """
 
     image_height: int
     image_width: int
@@ -85,6 +86,7 @@ class _Sizes(NamedTuple):
     pad_y: int
     pad_x: int
     places: int
+    u_row: int
 
 
 def suits(g: Geometry, count: int, itemsize: int) -> bool:
@@ -109,7 +111,9 @@ def _tiles_of(g: Geometry) -> int:
 
 def _sizes_of(g: Geometry) -> _Sizes:
     places = math.prod(TILE + taps - 1 for taps in g.window)
-    return _Sizes(g.image[0], g.image[1], g.output[0], g.output[1], g.pad[0], g.pad[1], places)
+    (image_height, image_width), (height, width), (pad_y, pad_x) = g.image, g.output, g.pad
+    u_row = places * g.extents.channels + APART
+    return _Sizes(image_height, image_width, height, width, pad_y, pad_x, places, u_row)
 
 
 def multiply(g: Geometry, x: Array, weight: Array, y: Array, epilogue: Any, turned: bool) -> None:
@@ -121,8 +125,8 @@ def multiply(g: Geometry, x: Array, weight: Array, y: Array, epilogue: Any, turn
     e, sizes = g.extents, _sizes_of(g)
     if not y.size:
         return
-    transformed = e.groups * e.outputs * (sizes.places * e.channels + LINE)
-    panel = sizes.places * ((e.channels + e.outputs) * columns_of(y.itemsize) + 2 * LINE)
+    transformed = e.groups * e.outputs * sizes.u_row
+    panel = sizes.places * ((e.channels + e.outputs) * columns_of(y.itemsize) + 2 * APART)
     # The last row of sums is read by whole vectors.
     work = workspace(transformed + num_threads() * panel + columns_of(y.itemsize), y.dtype)
     _transform_weights(e, sizes, weight, turned, work)
@@ -140,7 +144,7 @@ def _transform_weights(e: Any, sizes: Any, weight: Any, turned: Any, transformed
     column_step = e.outputs * window if turned else window
     for row in prange(e.groups * e.outputs):
         first = row // e.outputs * e.outputs * e.channels * window + row % e.outputs * row_step
-        target = row * (sizes.places * e.channels + LINE)
+        target = row * sizes.u_row
         for column in range(0, e.channels, lanes(like)):
             transform_windows(
                 like,
@@ -179,8 +183,7 @@ def _multiply(
     if panels * e.groups < workers:
         shares = min(row_tiles, (workers + panels * e.groups - 1) // (panels * e.groups))
     jobs = e.groups * panels * shares
-    u_row = sizes.places * e.channels + LINE
-    v_step, m_step = e.channels * wide + LINE, e.outputs * wide + LINE
+    v_step, m_step = e.channels * wide + APART, e.outputs * wide + APART
     for worker in prange(workers):
         v = transformed + worker * sizes.places * (v_step + m_step)
         m = v + sizes.places * v_step
@@ -199,15 +202,15 @@ def _multiply(
                 lane += run.tiles
 
             for place in range(sizes.places):
-                u = u_row * group * e.outputs + place * e.channels
+                u = group * e.outputs * sizes.u_row + place * e.channels
                 for c in range(0, e.channels, at_once):
                     for row in range(first_row, end_row, ROWS):
-                        a = u + row * u_row + c
+                        a = u + row * sizes.u_row + c
                         multiply_tile(
                             like,
                             min(at_once, e.channels - c),
                             work.ctypes.data + a * size,
-                            u_row,
+                            sizes.u_row,
                             1,
                             work.ctypes.data + (v + place * v_step + c * wide) * size,
                             wide,
@@ -233,13 +236,13 @@ def add_weights(g: Geometry, x: Array, dy: Array, dweight: Array) -> None:
     e, sizes = g.extents, _sizes_of(g)
     wide = columns_of(x.itemsize)
     total = dy.size // (e.groups * e.outputs * e.positions) * _tiles_of(g)
-    sums = e.outputs * (sizes.places * e.channels + LINE)
+    sums = e.outputs * sizes.u_row
     each = sizes.places * (e.outputs + e.channels)
     scratch = min(max(2 * sums, LEAST_SCRATCH), MOST_SCRATCH)
     chunk = min(total, max(wide, scratch // each // wide * wide))
     # A distance between rows that is no power of two: those would share a place in the cache.
     row = -(-chunk // wide) * wide + wide // 2
-    transformed = each * row + 2 * sizes.places * LINE
+    transformed = each * row + 2 * sizes.places * APART
     work = workspace(sums + transformed + num_threads() * DEPTH * wide, x.dtype)
     for group in range(e.groups):
         for first in range(0, total, chunk):
@@ -265,7 +268,7 @@ def _transform_tiles(
     """V [places, channels, row] and W [places, outputs, row], which stand behind dU in ``work``."""
     like = x.dtype.type(0)
     wide = columns(like)
-    v_step, w_step = e.channels * row + LINE, e.outputs * row + LINE
+    v_step, w_step = e.channels * row + APART, e.outputs * row + APART
     w = sums + sizes.places * v_step
     for panel in prange((tiles + wide - 1) // wide):
         lane = panel * wide
@@ -294,8 +297,7 @@ def _add_products(
     wide = columns(like)
     panels = (e.channels + wide - 1) // wide
     jobs = sizes.places * panels
-    u_row = sizes.places * e.channels + LINE
-    v_step, w_step = e.channels * row + LINE, e.outputs * row + LINE
+    v_step, w_step = e.channels * row + APART, e.outputs * row + APART
     w = sums + sizes.places * v_step
     for worker in prange(workers):
         panel = w + sizes.places * w_step + worker * DEPTH * wide
@@ -317,7 +319,7 @@ def _add_products(
                 )
                 for output in range(0, e.outputs, ROWS):
                     a = w + place * w_step + output * row + tile
-                    c = output * u_row + place * e.channels + channel
+                    c = output * sizes.u_row + place * e.channels + channel
                     multiply_tile(
                         like,
                         steps,
@@ -327,7 +329,7 @@ def _add_products(
                         work.ctypes.data + panel * size,
                         wide,
                         work.ctypes.data + c * size,
-                        u_row,
+                        sizes.u_row,
                         min(ROWS, e.outputs - output),
                         count,
                         first + tile,
@@ -345,7 +347,7 @@ def _add_windows(e: Any, sizes: Any, group: Any, work: Any, dweight: Any) -> Non
             add_windows(
                 like,
                 e.reach,
-                work.ctypes.data + (output * (sizes.places * e.channels + LINE) + channel) * size,
+                work.ctypes.data + (output * sizes.u_row + channel) * size,
                 e.channels,
                 dweight.ctypes.data + target * size,
                 e.channels - channel,

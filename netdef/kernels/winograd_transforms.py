@@ -25,7 +25,8 @@ Winograd convolution for deep neural networks", 2020.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from typing import Any
 
 from llvmlite import ir
@@ -33,7 +34,7 @@ from numba import types
 from numba.core import cgutils
 from numba.extending import intrinsic
 
-from netdef.kernels.vectors import Vectors
+from netdef.kernels.vectors import Vectors, own_function
 
 #: Outputs of a tile along an axis.
 TILE = 4
@@ -168,7 +169,7 @@ def _choose(
 ) -> None:
     """Call the function of a transform for windows of ``taps``; on half vectors where ``narrow``.
 
-    Each is a function of its own, so that kernels do not grow with the number of transforms.
+    Each is a function of its own: kernels do not grow with the number of transforms.
     """
     for width in POINTS:
         for part in (1, 2):
@@ -181,12 +182,9 @@ def _choose(
             )
             with builder.if_then(of_these):
                 own = f"netdef.winograd.{name}.{width}.{vectors.name}"
-                function = builder.module.globals.get(own)
-                if function is None:
-                    kind = ir.FunctionType(ir.VoidType(), [a.type for a in arguments])
-                    function = ir.Function(builder.module, kind, own)
-                    function.linkage = "internal"
-                    function.attributes.add("noinline")
+                kinds = [argument.type for argument in arguments]
+                function, fresh = own_function(builder.module, own, kinds)
+                if fresh:
                     inside = ir.IRBuilder(function.append_basic_block("entry"))
                     emit(_Transform(inside, vectors, width), function.args)
                     inside.ret_void()
@@ -273,9 +271,7 @@ def transform_inputs(
         builder, vectors = do.builder, do.vectors
         source, source_row, source_step, top, bottom, low, high = args[:7]
         target, target_row, target_step, channels, count = args[7:]
-        with cgutils.for_range(builder, channels, intp=_I64) as loop:
-            moved = builder.mul(builder.mul(loop.index, source_step), _number(vectors.size))
-            first = builder.add(source, moved)
+        with _each(do, channels, (source, source_step), (target, target_row)) as (first, to):
             row_bytes = builder.mul(source_row, _number(vectors.size))
             rows = []
             for i in range(do.seen):
@@ -292,10 +288,7 @@ def transform_inputs(
                     following = [*range(1, vectors.lanes), vectors.lanes + j]
                     phases.append(vectors.shuffle(builder, phases[j], behind, following))
                 rows.append(do.inputs(phases))
-            columns = [do.inputs([row[j] for row in rows]) for j in range(do.seen)]
-            places = [column[i] for i in range(do.seen) for column in columns]
-            moved = builder.mul(builder.mul(loop.index, target_row), _number(vectors.size))
-            _store_places(do, places, builder.add(target, moved), target_step, count)
+            _store_places(do, _down(do, do.inputs, rows), to, target_step, count)
 
     def codegen(context: Any, builder: Any, signature: Any, args: Any) -> Any:
         element = context.get_value_type(signature.args[0])
@@ -334,21 +327,16 @@ def transform_gradients(
         builder, vectors = do.builder, do.vectors
         source, source_row, source_step, rows, columns = args[:5]
         target, target_row, target_step, outputs, count = args[5:]
-        with cgutils.for_range(builder, outputs, intp=_I64) as loop:
-            moved = builder.mul(builder.mul(loop.index, source_step), _number(vectors.size))
-            first = builder.add(source, moved)
+        with _each(do, outputs, (source, source_step), (target, target_row)) as (first, to):
             row_bytes = builder.mul(source_row, _number(vectors.size))
-            tile = []
+            rows_of_tile = []
             for i in range(TILE):
                 exists = builder.icmp_signed("<", _number(i), rows)
                 end = builder.select(exists, columns, _number(0))
                 line = builder.add(first, builder.mul(row_bytes, _number(i)))
                 pieces = _line(do, line, _number(0), end, TILE)
-                tile.append(do.gradients(_phases(do, pieces)))
-            across = [do.gradients([row[j] for row in tile]) for j in range(do.seen)]
-            places = [column[i] for i in range(do.seen) for column in across]
-            moved = builder.mul(builder.mul(loop.index, target_row), _number(vectors.size))
-            _store_places(do, places, builder.add(target, moved), target_step, count)
+                rows_of_tile.append(do.gradients(_phases(do, pieces)))
+            _store_places(do, _down(do, do.gradients, rows_of_tile), to, target_step, count)
 
     def codegen(context: Any, builder: Any, signature: Any, args: Any) -> Any:
         element = context.get_value_type(signature.args[0])
@@ -454,6 +442,24 @@ def add_windows(
         return context.get_dummy_value()
 
     return types.void(like, *[types.int64] * 5), codegen
+
+
+@contextmanager
+def _each(do: _Transform, count: Any, *lines: tuple[Any, Any]) -> Iterator[list[Any]]:
+    """A loop that runs ``count`` times: the addresses that began as the first of each of ``lines``,
+    and move by the second, in elements."""
+    builder, size = do.builder, _number(do.vectors.size)
+    with cgutils.for_range(builder, count, intp=_I64) as loop:
+        yield [
+            builder.add(first, builder.mul(builder.mul(loop.index, step), size))
+            for first, step in lines
+        ]
+
+
+def _down(do: _Transform, transform: Callable[[list[Any]], list[Any]], rows: Any) -> list[Any]:
+    """All places, row by row, of what is transformed along its rows already."""
+    columns = [transform([row[j] for row in rows]) for j in range(do.seen)]
+    return [column[i] for i in range(do.seen) for column in columns]
 
 
 def _store_places(do: _Transform, places: list[Any], target: Any, step: Any, count: Any) -> None:
