@@ -245,6 +245,8 @@ LARGE = [
     # Windows so tall that their data gradient is scattered, and padding from side to side.
     Setting(2, 1, 3, 4, (12, 5), (9, 3), (1, 1), (0, 1), (1, 1)),
     Setting(2, 2, 3, 4, (12, 20), (9, 3), (1, 1), (0, 2), (1, 2)),
+    # A window wider than the image, which sees zeros behind it.
+    Setting(2, 2, 3, 4, (3, 4), (4, 5), (2, 3), (0, 0), (1, 1)),
 ]
 
 
@@ -297,6 +299,16 @@ def check_direct(s: Setting, dtype: type[Any]) -> None:
         np.testing.assert_array_equal(y, expected)
         assert (memory[:100] == dtype(np.pi)).all()
         assert (memory[-100:] == dtype(np.pi)).all()
+
+
+def test_the_forward_product_takes_it_too(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Where it suits, implicit GEMM is not asked."""
+    monkeypatch.delattr(implicit_gemm, "multiply")
+    s = plane(1, 3, 8, 28, 5, 0)
+    x, w, b, dy = s.arrays(np.float64)
+    y = np.empty_like(dy)
+    kernels.forward(s.geometry(), x, w, b, y)
+    np.testing.assert_allclose(y, reference(s, x, w, b, dy)[0], rtol=0, atol=1e-12)
 
 
 def test_which_windows_are_read_in_place() -> None:
