@@ -58,7 +58,7 @@ from netdef.kernels.winograd_transforms import (
 FEWEST = 24
 
 #: The weights are transformed in every call: for fewer tiles than this, that is not worth it.
-FEWEST_TILES = 16
+FEWEST_TILES = 32
 
 #: Bounds of a chunk of transformed tiles for a weight gradient, in elements. Small chunks stay in
 #: the cache from the transform to the product; but each goes through all of dU, so they are twice
